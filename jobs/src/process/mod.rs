@@ -1,0 +1,5 @@
+//! What every process boots with: configuration, logs, shutdown.
+
+pub mod config;
+pub mod shutdown;
+pub mod telemetry;

@@ -1,0 +1,206 @@
+//! The switches and the ledger, under `/_sandbox`.
+//!
+//! Bodies are read as JSON whatever their content type, so that a bare `curl -d` works.
+//! Everything wrong in a request is a 400 with an `error` that says what.
+
+use chrono::{DateTime, Utc};
+use poem::http::StatusCode;
+use poem::web::{Data, Json, Path, Query};
+use poem::{Body, IntoResponse, Request, Response, Route, get, handler, post, put};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::Sandbox;
+use crate::accounts::{AccountState, Throttle};
+use crate::failures::NewPlan;
+use crate::ledger::{Arrival, Ending, Filter, Outcome, Since};
+
+const BODY_LIMIT: usize = 64 * 1024;
+const DEFAULT_LIMIT: usize = 10_000;
+const MAX_LIMIT: usize = 100_000;
+
+pub(crate) fn routes() -> Route {
+    Route::new()
+        .at("/ledger", get(list_ledger))
+        .at("/calls", get(list_calls))
+        .at("/reset", post(reset))
+        .at("/accounts", get(list_accounts))
+        .at("/accounts/:app_id", put(set_account))
+        .at("/callbacks", get(list_callbacks))
+        .at("/failures", get(list_failures).post(plan_failure).delete(clear_failures))
+        .at("/throttle", get(show_throttle).put(set_throttle))
+        .at("/redirect-target", redirect_target)
+}
+
+/// A request that makes no sense, and why.
+struct BadRequest(String);
+
+impl IntoResponse for BadRequest {
+    fn into_response(self) -> Response {
+        Json(json!({ "error": self.0 })).with_status(StatusCode::BAD_REQUEST).into_response()
+    }
+}
+
+impl From<BadRequest> for poem::Error {
+    fn from(bad: BadRequest) -> Self {
+        Self::from_response(bad.into_response())
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    app_id: Option<String>,
+    to_wxid: Option<String>,
+    /// A number lists what came after that `seq`, an RFC 3339 time what came from then on.
+    since: Option<String>,
+    limit: Option<usize>,
+    /// `true` (the default), `false` for what was dropped in silence, or `all`. Ledger only.
+    delivered: Option<String>,
+}
+
+impl ListQuery {
+    fn read(self) -> Result<(Filter, usize), BadRequest> {
+        let since = self.since.as_deref().map(parse_since).transpose()?;
+        let delivered = match self.delivered.as_deref() {
+            None | Some("true") => Some(true),
+            Some("false") => Some(false),
+            Some("all") => None,
+            Some(other) => {
+                return Err(BadRequest(format!("delivered must be true, false or all, not `{other}`")));
+            }
+        };
+        let limit = self.limit.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
+        Ok((Filter { app_id: self.app_id, to_wxid: self.to_wxid, since, delivered }, limit))
+    }
+}
+
+fn parse_since(text: &str) -> Result<Since, BadRequest> {
+    if let Ok(seq) = text.parse() {
+        return Ok(Since::Seq(seq));
+    }
+    DateTime::parse_from_rfc3339(text)
+        .map(|time| Since::Time(time.with_timezone(&Utc)))
+        .map_err(|_| BadRequest("since must be a seq or an RFC 3339 time (write + as %2B)".to_owned()))
+}
+
+/// Lists what the phone received, oldest first; `total` counts all that match, beyond `limit` too.
+#[handler]
+fn list_ledger(Data(sandbox): Data<&Sandbox>, Query(query): Query<ListQuery>) -> poem::Result<Json<Value>> {
+    let (filter, limit) = query.read()?;
+    // The lock is free again before anything is written out.
+    let (items, total) = sandbox.state().ledger.entries(&filter, limit);
+    let items: Vec<_> = items.iter().map(AsRef::as_ref).collect();
+    Ok(Json(json!({ "items": items, "total": total })))
+}
+
+/// Lists every call to the GeWe half, oldest first, with counters by account.
+#[handler]
+fn list_calls(Data(sandbox): Data<&Sandbox>, Query(query): Query<ListQuery>) -> poem::Result<Json<Value>> {
+    let (filter, limit) = query.read()?;
+    let (items, total, counts) = {
+        let state = sandbox.state();
+        let (items, total) = state.ledger.calls(&filter, limit);
+        (items, total, state.ledger.counts())
+    };
+    Ok(Json(json!({ "items": items, "total": total, "by_app_id": counts })))
+}
+
+/// Empties the ledger, the calls, the failures, the accounts, the throttle and the callbacks.
+///
+/// A call that is under way finishes; if it is accepted later, it lands in the new ledger.
+#[handler]
+fn reset(Data(sandbox): Data<&Sandbox>) -> Json<Value> {
+    let mut state = sandbox.state();
+    state.ledger.clear();
+    state.failures.clear();
+    state.accounts = Default::default();
+    state.callbacks.clear();
+    Json(json!({ "reset": true }))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewAccountState {
+    state: AccountState,
+}
+
+#[handler]
+async fn set_account(
+    Data(sandbox): Data<&Sandbox>,
+    Path(app_id): Path<String>,
+    body: Body,
+) -> poem::Result<Json<Value>> {
+    let NewAccountState { state } = read(body).await?;
+    sandbox.state().accounts.set_state(&app_id, state);
+    Ok(Json(json!({ "app_id": app_id, "state": state })))
+}
+
+#[handler]
+fn list_accounts(Data(sandbox): Data<&Sandbox>) -> Json<Value> {
+    let state = sandbox.state();
+    let items: Vec<_> =
+        state.accounts.states().map(|(app_id, state)| json!({ "app_id": app_id, "state": state })).collect();
+    Json(json!({ "items": items }))
+}
+
+#[handler]
+fn list_callbacks(Data(sandbox): Data<&Sandbox>) -> Json<Value> {
+    let state = sandbox.state();
+    let items: Vec<_> =
+        state.callbacks.iter().map(|(token, url)| json!({ "token": token, "callback_url": url })).collect();
+    Json(json!({ "items": items }))
+}
+
+/// Plans a failure; answers 201 with the plan.
+#[handler]
+async fn plan_failure(Data(sandbox): Data<&Sandbox>, body: Body) -> poem::Result<Response> {
+    let new: NewPlan = read(body).await?;
+    let plan = sandbox.state().failures.add(new).map_err(BadRequest)?;
+    Ok(Json(plan).with_status(StatusCode::CREATED).into_response())
+}
+
+/// Lists the plans that are still in force.
+#[handler]
+fn list_failures(Data(sandbox): Data<&Sandbox>) -> Json<Value> {
+    Json(json!({ "items": sandbox.state().failures.plans() }))
+}
+
+#[handler]
+fn clear_failures(Data(sandbox): Data<&Sandbox>) -> StatusCode {
+    sandbox.state().failures.clear();
+    StatusCode::NO_CONTENT
+}
+
+#[handler]
+fn show_throttle(Data(sandbox): Data<&Sandbox>) -> Json<Throttle> {
+    Json(sandbox.state().accounts.throttle())
+}
+
+/// Replaces all three limits; an absent one is off.
+#[handler]
+async fn set_throttle(Data(sandbox): Data<&Sandbox>, body: Body) -> poem::Result<Json<Throttle>> {
+    let throttle = read(body).await?;
+    sandbox.state().accounts.set_throttle(throttle);
+    Ok(Json(throttle))
+}
+
+/// Notes that a client came here, where only the `redirect` failure sends one.
+#[handler]
+fn redirect_target(request: &Request, Data(sandbox): Data<&Sandbox>) -> Json<Value> {
+    let arrival = Arrival {
+        method: request.method().to_string(),
+        path: request.original_uri().path().to_owned(),
+        app_id: None,
+        to_wxid: None,
+        trace_id: None,
+    };
+    sandbox.begin_call(arrival).finish(Ending::answered(Outcome::RedirectFollowed, StatusCode::OK));
+    Json(json!({ "error": "a client must not follow redirects of GeWe" }))
+}
+
+async fn read<T: DeserializeOwned>(body: Body) -> Result<T, BadRequest> {
+    let bytes = body.into_bytes_limit(BODY_LIMIT).await.map_err(|error| BadRequest(error.to_string()))?;
+    serde_json::from_slice(&bytes).map_err(|error| BadRequest(error.to_string()))
+}

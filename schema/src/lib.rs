@@ -1,0 +1,30 @@
+//! The database: tables, rows and the statements over them.
+//!
+//! This crate knows rows, not policy: it has no opinion on when a job is retried or a message may be sent.
+//! Query functions take the caller's connection, so that they take part in the caller's transaction.
+//!
+//! Start reading at [`record`], the statements that move a job from its enqueueing to its end; the other modules are
+//! one per table.
+
+pub mod accounts;
+pub mod audit;
+pub mod costs;
+mod error;
+pub mod jobs;
+pub mod lanes;
+pub mod migrations;
+mod pool;
+pub mod queues;
+pub mod record;
+pub mod schedule_ticks;
+pub mod sends;
+pub mod tables;
+pub mod users;
+pub mod workers;
+
+pub use diesel_async::AsyncPgConnection as Conn;
+pub use error::{Error, Result};
+pub use pool::{Db, PooledConn, Profile};
+
+/// The organisation that owns the platform's own jobs.
+pub const SYSTEM_ORGANIZATION: uuid::Uuid = uuid::Uuid::nil();

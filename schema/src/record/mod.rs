@@ -1,0 +1,20 @@
+//! The statements that move a job from its enqueueing to its end.
+//!
+//! Locks are always taken in the order leases, pending, lanes, and within one table in the order of ids, so that no two
+//! of these statements wait for each other in a circle.
+//!
+//! | module | what it does | who calls it |
+//! |---|---|---|
+//! | [`enqueue`] | creates jobs, claims keys, marks lanes | anyone, in the transaction of the cause |
+//! | [`dispatch`] | hands out what may run now | the relay |
+//! | [`claim`] | gives a delivery to one worker, keeps it | workers |
+//! | [`finish`] | records how attempts ended | workers, the rescuer |
+//! | [`rescue`] | finds lost deliveries and dead workers' jobs | the rescuer |
+//! | [`control`] | cancel, revive, resolve | operators over the API |
+
+pub mod claim;
+pub mod control;
+pub mod dispatch;
+pub mod enqueue;
+pub mod finish;
+pub mod rescue;

@@ -1,0 +1,91 @@
+//! Finds lost deliveries and the jobs of dead workers. What to do with them is policy and not decided here.
+
+use diesel::prelude::*;
+use diesel::sql_query;
+use diesel::sql_types::{Array, BigInt, Nullable, SmallInt, Text, Uuid as SqlUuid};
+use diesel_async::RunQueryDsl;
+use uuid::Uuid;
+
+use super::dispatch::Dispatched;
+use crate::{Conn, Result};
+
+/// A lease whose worker stopped keeping it.
+#[derive(Debug, Clone, QueryableByName)]
+pub struct Expired {
+    /// The job.
+    #[diesel(sql_type = SqlUuid)]
+    pub job_id: Uuid,
+    /// The attempt that was under way.
+    #[diesel(sql_type = SmallInt)]
+    pub attempt: i16,
+    /// The worker that held the lease.
+    #[diesel(sql_type = SqlUuid)]
+    pub worker_id: Uuid,
+    /// Process deaths under this job before this one.
+    #[diesel(sql_type = SmallInt)]
+    pub crashes: i16,
+    /// Name of the job's type.
+    #[diesel(sql_type = Text)]
+    pub kind: String,
+    /// Attempts before the job is dead.
+    #[diesel(sql_type = SmallInt)]
+    pub max_attempts: i16,
+    /// What the caller wants when a send's outcome cannot be known.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub on_unknown: Option<String>,
+    /// The send that the attempt recorded, if it got that far.
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    pub send_id: Option<Uuid>,
+    /// State of that send.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub send_state: Option<String>,
+}
+
+const EXPIRED: &str = "\
+SELECT l.job_id, l.attempt, l.worker_id, l.crashes, j.kind, j.max_attempts, j.args ->> 'on_unknown' AS on_unknown,
+    s.id AS send_id, s.state AS send_state
+FROM (SELECT * FROM leases WHERE lease_until < clock_timestamp() AND worker_id IS NOT NULL
+    ORDER BY lease_until LIMIT $1 FOR UPDATE SKIP LOCKED) l
+JOIN jobs j ON j.id = l.job_id
+LEFT JOIN LATERAL (SELECT id, state FROM sends WHERE sends.job_id = l.job_id AND sends.started_at >= l.claimed_at
+    ORDER BY sends.id DESC LIMIT 1) s ON true
+ORDER BY l.job_id";
+
+/// Returns up to `limit` claimed leases that have expired. Locks them in the caller's transaction.
+pub async fn expired(conn: &mut Conn, limit: i64) -> Result<Vec<Expired>> {
+    Ok(sql_query(EXPIRED).bind::<BigInt, _>(limit).load(conn).await?)
+}
+
+const UNDELIVERED: &str = "\
+WITH late AS (
+    SELECT job_id FROM leases WHERE lease_until < clock_timestamp() AND worker_id IS NULL
+    ORDER BY lease_until LIMIT $1 FOR UPDATE SKIP LOCKED
+), looked_at AS (
+    UPDATE leases SET
+        lease_until = clock_timestamp() + $3 * interval '1 millisecond' * LEAST(deliveries, 20),
+        deliveries = LEAST(deliveries, 1000) + (queue = ANY($2) OR clock_timestamp() - dispatched_at
+            > deliveries * interval '60 seconds')::int::smallint,
+        dispatched_at = dispatched_at
+    FROM late WHERE leases.job_id = late.job_id
+    RETURNING leases.job_id, leases.attempt, leases.queue, leases.class,
+        queue = ANY($2) OR clock_timestamp() - dispatched_at > (deliveries - 1) * interval '60 seconds' AS again
+)
+SELECT job_id, attempt, queue, class FROM looked_at WHERE again";
+
+/// Returns deliveries that nobody has claimed in time and that should be sent again.
+///
+/// A delivery counts as lost when its queue stands empty in Redis (`empty_queues`), or, so that nothing hangs on that
+/// reading, a minute after it was last sent. Others are looked at again after `recheck_ms`.
+pub async fn undelivered(
+    conn: &mut Conn,
+    limit: i64,
+    empty_queues: &[&str],
+    recheck_ms: i64,
+) -> Result<Vec<Dispatched>> {
+    Ok(sql_query(UNDELIVERED)
+        .bind::<BigInt, _>(limit)
+        .bind::<Array<Text>, _>(empty_queues)
+        .bind::<BigInt, _>(recheck_ms)
+        .load(conn)
+        .await?)
+}

@@ -1,0 +1,2 @@
+//! entropy
+fn main() {}

@@ -1,0 +1,18 @@
+//! WeChat through GeWe, hosted or self-hosted.
+//!
+//! GeWe has no idempotency key and no way to ask what became of a send, so the adapter's one hard duty is to
+//! tell "surely not sent" from "nobody knows". Start at [`GeweClient`] in `client.rs`; `outgoing.rs` is where it
+//! is decided whether a request left the machine, `errors.rs` where an answer is classed, `wire.rs` how each
+//! message looks, and `profile.rs` how the two deployments differ.
+
+mod client;
+mod errors;
+mod outgoing;
+mod profile;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use client::{GeweClient, Timeouts};
+pub use profile::Profile;

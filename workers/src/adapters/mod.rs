@@ -1,0 +1,5 @@
+//! The providers behind the ports of `jobs`: one folder per provider.
+//!
+//! An adapter knows a wire and how its failures are to be read. It knows no job, no lane and no limit.
+
+pub mod gewe;

@@ -1,0 +1,2 @@
+//! workers
+pub mod adapters;
