@@ -1,6 +1,27 @@
-//! jobs
+//! What a job is: the trait, the registry of kinds, enqueueing, the lifecycle, and the gate before every send.
+//!
+//! This crate does no I/O except through the database crate and the ports in [`provider`] and [`services`]. It does
+//! not know HTTP, apalis or governor.
+//!
+//! Start reading at [`job::Job`], then [`lifecycle`], then [`kinds::send_message`].
+
+pub mod backoff;
+pub mod batch;
+pub mod class;
+pub mod enqueue;
+pub mod gate;
+pub mod job;
+pub mod kinds;
+pub mod lifecycle;
+pub mod limits;
 pub mod message;
+pub mod metrics;
 pub mod outbound_url;
+pub mod process;
 pub mod provider;
+pub mod registry;
 pub mod secret;
+pub mod services;
 pub mod vault;
+pub mod wake;
+pub mod why;

@@ -116,4 +116,7 @@ pub trait MessageSender: Send + Sync {
         deadline: Instant,
         trace_id: &'a str,
     ) -> BoxFuture<'a, Result<Sent, SendError>>;
+
+    /// Asks whether the device is logged in. Safe to repeat.
+    fn check_online<'a>(&'a self, device: &'a Device, trace_id: &'a str) -> BoxFuture<'a, Result<bool, SendError>>;
 }

@@ -16,10 +16,12 @@ pub mod migrations;
 mod pool;
 pub mod queues;
 pub mod record;
+pub mod retention;
 pub mod schedule_ticks;
 pub mod sends;
 pub mod tables;
 pub mod users;
+pub mod views;
 pub mod workers;
 
 pub use diesel_async::AsyncPgConnection as Conn;

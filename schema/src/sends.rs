@@ -320,3 +320,20 @@ pub async fn recorded(conn: &mut Conn, id: Uuid) -> Result<Option<Recorded>> {
     use crate::tables::sends;
     Ok(sends::table.find(id).select(Recorded::as_select()).first(conn).await.optional()?)
 }
+
+/// Notes what the provider told us of an account. `RISK_HOLD` also pauses its lane.
+pub async fn set_account_status(conn: &mut Conn, account: Uuid, status: &str) -> Result<()> {
+    sql_query(
+        "WITH changed AS ( \
+             UPDATE wechat_accounts SET status = $2, last_seen_at = CASE WHEN $2 = 'ONLINE' THEN now() ELSE last_seen_at END \
+             WHERE id = $1 RETURNING id \
+         ) \
+         UPDATE lanes SET paused_at = now(), paused_reason = 'risk_control' FROM changed \
+         WHERE lanes.id = changed.id AND $2 = 'RISK_HOLD'",
+    )
+    .bind::<SqlUuid, _>(account)
+    .bind::<Text, _>(status)
+    .execute(conn)
+    .await?;
+    Ok(())
+}

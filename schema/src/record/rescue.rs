@@ -41,19 +41,48 @@ pub struct Expired {
     pub send_state: Option<String>,
 }
 
-const EXPIRED: &str = "\
+/// What is read of a lease `l` whose attempt is over without an end.
+const LOST: &str = "\
 SELECT l.job_id, l.attempt, l.worker_id, l.crashes, j.kind, j.max_attempts, j.args ->> 'on_unknown' AS on_unknown,
     s.id AS send_id, s.state AS send_state
-FROM (SELECT * FROM leases WHERE lease_until < clock_timestamp() AND worker_id IS NOT NULL
-    ORDER BY lease_until LIMIT $1 FOR UPDATE SKIP LOCKED) l
-JOIN jobs j ON j.id = l.job_id
+FROM l JOIN jobs j ON j.id = l.job_id
 LEFT JOIN LATERAL (SELECT id, state FROM sends WHERE sends.job_id = l.job_id AND sends.started_at >= l.claimed_at
     ORDER BY sends.id DESC LIMIT 1) s ON true
 ORDER BY l.job_id";
 
 /// Returns up to `limit` claimed leases that have expired. Locks them in the caller's transaction.
 pub async fn expired(conn: &mut Conn, limit: i64) -> Result<Vec<Expired>> {
-    Ok(sql_query(EXPIRED).bind::<BigInt, _>(limit).load(conn).await?)
+    let statement = format!(
+        "WITH l AS (SELECT * FROM leases WHERE lease_until < clock_timestamp() AND worker_id IS NOT NULL \
+         ORDER BY lease_until LIMIT $1 FOR UPDATE SKIP LOCKED) {LOST}"
+    );
+    Ok(sql_query(statement).bind::<BigInt, _>(limit).load(conn).await?)
+}
+
+/// Returns the lease of `job` if `worker` still holds it. Locks it in the caller's transaction.
+pub async fn held(conn: &mut Conn, job: Uuid, worker: Uuid) -> Result<Option<Expired>> {
+    let statement =
+        format!("WITH l AS (SELECT * FROM leases WHERE job_id = $1 AND worker_id = $2 FOR UPDATE) {LOST}");
+    Ok(sql_query(statement)
+        .bind::<SqlUuid, _>(job)
+        .bind::<SqlUuid, _>(worker)
+        .get_result(conn)
+        .await
+        .optional()?)
+}
+
+#[derive(QueryableByName)]
+struct Any {
+    #[diesel(sql_type = diesel::sql_types::Bool)]
+    any: bool,
+}
+
+/// Tells whether any lease has run out. One index probe: what an idle rescuer costs.
+pub async fn any(conn: &mut Conn) -> Result<bool> {
+    let any = sql_query("SELECT EXISTS (SELECT FROM leases WHERE lease_until < clock_timestamp()) AS any")
+        .get_result::<Any>(conn)
+        .await?;
+    Ok(any.any)
 }
 
 const UNDELIVERED: &str = "\

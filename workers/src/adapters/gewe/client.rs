@@ -192,6 +192,10 @@ impl MessageSender for GeweClient {
             answer.envelope.sent().ok_or_else(|| errors::no_proof(&answer.raw, &device.token))
         })
     }
+
+    fn check_online<'a>(&'a self, device: &'a Device, trace_id: &'a str) -> BoxFuture<'a, Result<bool, SendError>> {
+        Box::pin(GeweClient::check_online(self, device, trace_id))
+    }
 }
 
 /// Reads the answer to its end, or to the limit if it has none.

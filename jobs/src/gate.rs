@@ -1,0 +1,189 @@
+//! The gate: every reason not to send, in one function, in one order, just before the call.
+//!
+//! It runs in one transaction that holds the lease, the lane and the account, and ends by writing `sending`. Once that
+//! is committed, the message counts as possibly sent.
+
+use std::time::Duration;
+
+use diesel_async::AsyncConnection;
+use entropy_schema::sends::{self, GateFacts, NewSend};
+use uuid::Uuid;
+
+use crate::job::{Failure, JobError, Scope, Snooze};
+use crate::limits::{Limits, Wait};
+use crate::provider::Device;
+use crate::secret::Secret;
+use crate::services::Context;
+
+/// What is to be sent, as far as the gate needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct Intent<'a> {
+    /// The account that sends; also the lane.
+    pub account_id: Uuid,
+    /// The recipient.
+    pub to_wxid: &'a str,
+    /// Kind of the message.
+    pub message_kind: &'a str,
+}
+
+/// The gate's consent: the send record stands at `sending`.
+#[derive(Debug)]
+pub struct Permit {
+    /// The send record.
+    pub send_id: Uuid,
+    /// Where to send from.
+    pub device: Device,
+    /// The account's own id in WeChat.
+    pub wxid: String,
+    /// Key of the token's window.
+    pub token_key: String,
+    /// The limits that hold for the account.
+    pub limits: Limits,
+}
+
+/// How long a lane waits whose account cannot send, before it is looked at again.
+const NOT_READY: Duration = Duration::from_secs(60);
+
+/// Every "no" of the gate.
+#[derive(Debug)]
+pub enum Refusal {
+    /// Not now, or not any more.
+    No(JobError),
+    /// The account counts as offline: ask the provider whether that is still so.
+    Offline(Device),
+}
+
+/// Key of the window of the install's own token.
+pub const INSTALL_TOKEN_KEY: &str = "install";
+
+/// Runs the gate for one attempt.
+///
+/// The order is that of the reasons' weight: still wanted, switches, account, deadline, rate. The limiter inside the
+/// process comes last, so that only a send that all else permits uses up its budget.
+pub async fn pass(ctx: &Context, intent: Intent<'_>) -> Result<Result<Permit, Refusal>, entropy_schema::Error> {
+    let mut conn = ctx.conn().await?;
+    conn.transaction(async |conn| {
+        let Some(facts) = sends::lock_gate(conn, ctx.job_id, ctx.attempt, ctx.worker_id).await? else {
+            return Ok(Err(Refusal::No(JobError::Lost)));
+        };
+        if let Err(refusal) = wanted(&facts) {
+            return Ok(Err(Refusal::No(refusal)));
+        }
+        let (device, token_key) = match device(ctx, &facts) {
+            Ok(found) => found,
+            Err(refusal) => return Ok(Err(Refusal::No(refusal))),
+        };
+        if facts.status == "OFFLINE" {
+            return Ok(Err(Refusal::Offline(device)));
+        }
+        let limits = Limits::of(&facts, &ctx.services.ceilings);
+        sends::lock_token(conn, &token_key).await?;
+        let windows =
+            sends::windows(conn, intent.account_id, &token_key, intent.to_wxid, &limits.windows()).await?;
+        if let Some(wait) = limits.wait(&windows) {
+            return Ok(Err(Refusal::No(limited(ctx, wait))));
+        }
+        let wxid = facts.wxid.clone().unwrap_or_else(|| device.app_id.clone());
+        if let Err(delay) = ctx.services.guard.check(&wxid, limits.messages_per_minute.unsigned_abs()) {
+            ctx.services.metrics.limiter_waits.with_label_values(&["flood_guard"]).inc();
+            return Ok(Err(Refusal::No(snooze_lane(
+                delay,
+                "flood_guard",
+                "this worker has made as many calls for the account as it may".into(),
+            ))));
+        }
+        let send_id = Uuid::now_v7();
+        let send = NewSend {
+            id: send_id,
+            organization_id: ctx.organization_id,
+            account_id: intent.account_id,
+            token_key: &token_key,
+            job_id: ctx.job_id,
+            attempt: ctx.attempt,
+            to_wxid: intent.to_wxid,
+            message_kind: intent.message_kind,
+        };
+        sends::begin(conn, &send).await?;
+        Ok(Ok(Permit { send_id, device, wxid, token_key, limits }))
+    })
+    .await
+}
+
+fn wanted(facts: &GateFacts) -> Result<(), JobError> {
+    if facts.cancel_requested {
+        return Err(JobError::Cancel(Failure::new("cancelled", "a person called the job off before it was sent")));
+    }
+    if facts.deleted {
+        return Err(JobError::Cancel(Failure::new("account_deleted", "the account was removed")));
+    }
+    if facts.expires_at.is_some_and(|deadline| deadline <= facts.now) {
+        return Err(JobError::Cancel(expired()));
+    }
+    if facts.queue_paused {
+        return Err(snooze_lane(Duration::ZERO, "queue_paused", "the organisation has paused this queue".into()));
+    }
+    if facts.lane_paused {
+        return Err(snooze_lane(Duration::ZERO, "lane_paused", "the account is paused".into()));
+    }
+    match facts.status.as_str() {
+        "ONLINE" | "OFFLINE" => Ok(()),
+        status => Err(snooze_lane(
+            NOT_READY,
+            "account_not_ready",
+            format!("the account cannot send while its status is {status}"),
+        )),
+    }
+}
+
+/// The failure of a job whose deadline has passed.
+pub fn expired() -> Failure {
+    Failure::new("expired", "its deadline passed before it could be carried out")
+}
+
+fn device(ctx: &Context, facts: &GateFacts) -> Result<(Device, String), JobError> {
+    let Some(app_id) = facts.gewe_app_id.clone() else {
+        let note = "the account has no device yet: log it in, or set its gewe_app_id";
+        return Err(snooze_lane(NOT_READY, "account_not_ready", note.into()));
+    };
+    let (token, key): (Secret, String) = match (&facts.gewe_token_id, &facts.token_key) {
+        (Some(sealed), Some(key)) => {
+            let context = token_context(ctx.organization_id);
+            let opened = ctx.services.vault.as_ref().map(|vault| vault.open(sealed, &context));
+            match opened {
+                Some(Ok(token)) => (token, key.clone()),
+                Some(Err(_)) | None => {
+                    tracing::error!("the account's token cannot be opened: is ENCRYPTION_KEY that of the API?");
+                    let note = "the account's GeWe token cannot be read by this worker";
+                    return Err(snooze_lane(NOT_READY, "account_not_ready", note.into()));
+                }
+            }
+        }
+        _ => match &ctx.services.default_token {
+            Some(token) => (token.clone(), INSTALL_TOKEN_KEY.into()),
+            None => {
+                let note = "the account has no GeWe token, and this install has none (GEWE_TOKEN_ID)";
+                return Err(snooze_lane(NOT_READY, "account_not_ready", note.into()));
+            }
+        },
+    };
+    Ok((Device { app_id, token }, key))
+}
+
+/// What a sealed provider token is bound to.
+pub fn token_context(organization: Uuid) -> String {
+    format!("org:{organization}/gewe_token")
+}
+
+fn limited(ctx: &Context, wait: Wait) -> JobError {
+    ctx.services.metrics.limiter_waits.with_label_values(&[wait.limit.code()]).inc();
+    snooze_lane(
+        Duration::from_millis(wait.delay_ms().unsigned_abs()),
+        wait.limit.code(),
+        wait.limit.sentence().into(),
+    )
+}
+
+/// Puts the job back at the head of its lane and makes the lane wait.
+pub fn snooze_lane(delay: Duration, code: &'static str, note: String) -> JobError {
+    JobError::Snooze(Snooze { delay, code, note, scope: Scope::Lane })
+}

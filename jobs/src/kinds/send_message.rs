@@ -1,0 +1,255 @@
+//! Sends one WeChat message.
+//!
+//! The order is what makes it safe: the gate writes `sending` and commits; the provider is called once; the outcome is
+//! written. Whoever finds `sending` later knows that the message may have left.
+
+use std::time::{Duration, Instant};
+
+use entropy_schema::record::finish::LaneWait;
+use entropy_schema::sends::{self, SendEnd};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::gate::{self, Intent, Permit, Refusal, snooze_lane};
+use crate::job::{Done, Failure, Job, JobError};
+use crate::lifecycle::{Delivery, OnUnknown};
+use crate::message::Message;
+use crate::provider::{Device, ErrorClass, SendError, Sent};
+use crate::services::Context;
+
+/// One message from an account of ours to a person or a group.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SendMessage {
+    /// The account that sends.
+    pub account_id: Uuid,
+    /// The person or group.
+    pub to_wxid: String,
+    /// What to send.
+    pub message: Message,
+    /// What to do when nobody can know whether it was sent.
+    #[serde(default)]
+    pub on_unknown: OnUnknown,
+}
+
+/// How late after the start of its gate a message may still be handed to the network. A process that was frozen in
+/// between wakes up to find its lease expired; it must not send then.
+const SEND_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long the lanes of a token wait after the provider refused it.
+const TOKEN_HOLD: Duration = Duration::from_secs(300);
+
+/// How long an account that is offline waits before it is asked again.
+const OFFLINE_HOLD: Duration = Duration::from_secs(60);
+
+/// How long a lane waits when the provider could not be reached: all its messages would meet the same wall.
+const UNREACHABLE_HOLD: Duration = Duration::from_secs(1);
+
+impl Job for SendMessage {
+    const KIND: &'static str = "send_message";
+    const QUEUE: &'static str = "send";
+    const DELIVERY: Delivery = Delivery::OnceOrAsk;
+    // Attempts are spent only on calls that surely did not leave; with the backoff these last for half an hour.
+    const MAX_ATTEMPTS: i16 = 12;
+    const TIMEOUT: Duration = Duration::from_secs(120);
+
+    fn lane(&self) -> Option<Uuid> {
+        Some(self.account_id)
+    }
+
+    fn order_key(&self) -> Option<String> {
+        Some(self.to_wxid.clone())
+    }
+
+    fn account(&self) -> Option<Uuid> {
+        Some(self.account_id)
+    }
+
+    async fn run(&self, ctx: &Context) -> Result<Done, JobError> {
+        let started = Instant::now();
+        let intent = Intent {
+            account_id: self.account_id,
+            to_wxid: &self.to_wxid,
+            message_kind: self.message.kind(),
+        };
+        let permit = match gate::pass(ctx, intent).await? {
+            Ok(permit) => permit,
+            Err(Refusal::No(refusal)) => return Err(refusal),
+            Err(Refusal::Offline(device)) => match self.come_back_online(ctx, &device).await? {
+                true => match gate::pass(ctx, intent).await? {
+                    Ok(permit) => permit,
+                    Err(Refusal::No(refusal)) => return Err(refusal),
+                    Err(Refusal::Offline(_)) => return Err(offline()),
+                },
+                false => return Err(offline()),
+            },
+        };
+        let called = Instant::now();
+        let outcome = ctx
+            .services
+            .sender
+            .send(&permit.device, &self.to_wxid, &self.message, started + SEND_WITHIN, &ctx.trace_id)
+            .await;
+        tracing::info!(
+            account_id = %self.account_id,
+            message_kind = self.message.kind(),
+            elapsed_ms = called.elapsed().as_millis() as u64,
+            outcome = outcome.as_ref().map_or_else(|error| error.class.as_str(), |_| "sent"),
+            "provider called"
+        );
+        match outcome {
+            Ok(sent) => self.sent(ctx, &permit, sent).await,
+            Err(error) => self.failed(ctx, &permit, error).await,
+        }
+    }
+}
+
+impl SendMessage {
+    async fn sent(&self, ctx: &Context, permit: &Permit, sent: Sent) -> Result<Done, JobError> {
+        let result = json!({
+            "send_status": "sent",
+            "new_msg_id": sent.new_msg_id,
+            "msg_id": sent.msg_id,
+            "create_time": sent.create_time,
+        });
+        let end = SendEnd {
+            state: "sent",
+            counts: true,
+            msg_id: sent.msg_id,
+            new_msg_id: Some(sent.new_msg_id),
+            create_time: sent.create_time,
+            error_class: None,
+            error_code: None,
+            error_message: None,
+            dropped: false,
+        };
+        let lane_wait = self.record(ctx, permit, &end, "completed", &result).await?;
+        Ok(Done { result: Some(result), lane_wait })
+    }
+
+    async fn failed(&self, ctx: &Context, permit: &Permit, error: SendError) -> Result<Done, JobError> {
+        ctx.services.metrics.provider_errors.with_label_values(&["gewe", error.class.as_str()]).inc();
+        let unknown = error.class == ErrorClass::Ambiguous;
+        let dropped = unknown && self.on_unknown == OnUnknown::Drop;
+        let status = if unknown { "unknown" } else { "failed" };
+        let result = json!({ "send_status": status, "new_msg_id": null });
+        let end = SendEnd {
+            state: status,
+            counts: error.class != ErrorClass::NotSent,
+            msg_id: None,
+            new_msg_id: None,
+            create_time: None,
+            error_class: Some(error.class.as_str()),
+            error_code: Some(error.code),
+            error_message: Some(error.message.clone()),
+            dropped,
+        };
+        let lane_wait = self.record(ctx, permit, &end, "dead", &result).await?;
+        let failure = Failure {
+            code: error.code.to_owned(),
+            message: error.message.clone(),
+            result: Some(result.clone()),
+            lane_wait: lane_wait.clone(),
+        };
+        match error.class {
+            ErrorClass::NotSent => {
+                let hold = LaneWait { delay_ms: millis(UNREACHABLE_HOLD), code: "provider_unreachable" };
+                Err(JobError::Retry(Failure { result: None, lane_wait: Some(hold), ..failure }))
+            }
+            ErrorClass::Refused => Err(JobError::Discard(failure)),
+            ErrorClass::AccountOffline => {
+                tracing::warn!(account_id = %self.account_id, "the account is offline");
+                self.set_status(ctx, "OFFLINE").await?;
+                Err(offline())
+            }
+            ErrorClass::RiskControl => {
+                tracing::error!(account_id = %self.account_id, "risk control: the account stops until a person lifts it");
+                self.set_status(ctx, "RISK_HOLD").await?;
+                Err(snooze_lane(Duration::ZERO, "lane_paused", "WeChat limits the account; a person must lift the hold".into()))
+            }
+            ErrorClass::Token => {
+                tracing::error!(account_id = %self.account_id, "the provider refused the token; its accounts wait");
+                let own = (permit.token_key != gate::INSTALL_TOKEN_KEY).then_some(permit.token_key.as_str());
+                let mut conn = ctx.conn().await?;
+                entropy_schema::lanes::hold_token(&mut conn, own, millis(TOKEN_HOLD), "gewe_token_rejected").await?;
+                Err(snooze_lane(TOKEN_HOLD, "gewe_token_rejected", "GeWe refuses the token; check it, then resume the account".into()))
+            }
+            ErrorClass::Ambiguous => match self.on_unknown {
+                OnUnknown::Hold => Err(JobError::Discard(Failure { code: "outcome_unknown".into(), ..failure })),
+                OnUnknown::Resend => Err(JobError::Retry(Failure { result: None, ..failure })),
+                OnUnknown::Drop => Ok(Done { result: Some(result), lane_wait }),
+            },
+        }
+    }
+
+    /// Writes the outcome, and returns what the account's limits ask of its lane next.
+    ///
+    /// The outcome is tried for as long as the attempt lasts: a database that is away for a moment must not turn a
+    /// known outcome into an unknown one.
+    async fn record(
+        &self,
+        ctx: &Context,
+        permit: &Permit,
+        end: &SendEnd,
+        late_state: &str,
+        result: &Value,
+    ) -> Result<Option<LaneWait>, JobError> {
+        let mut pause = Duration::from_millis(50);
+        loop {
+            match self.try_record(ctx, permit, end, late_state, result).await {
+                Ok(wait) => return Ok(wait),
+                Err(error) if error.is_unavailable() => {
+                    tracing::warn!(%error, send_id = %permit.send_id, "outcome not recorded yet");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(2));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn try_record(
+        &self,
+        ctx: &Context,
+        permit: &Permit,
+        end: &SendEnd,
+        late_state: &str,
+        result: &Value,
+    ) -> Result<Option<LaneWait>, entropy_schema::Error> {
+        let mut conn = ctx.conn().await?;
+        sends::end(&mut conn, permit.send_id, end).await?;
+        if ctx.stop.is_cancelled() && end.state != "unknown" {
+            // The lease is gone, and the rescuer may have called the outcome unknown. It is known.
+            sends::settle_late(&mut conn, ctx.job_id, late_state, result).await?;
+        }
+        let limits = permit.limits.windows();
+        let windows = sends::windows(&mut conn, self.account_id, &permit.token_key, "", &limits).await?;
+        // The next recipient is not known here; the gate looks at recipients.
+        let windows = sends::Windows { fills_recipients: None, ..windows };
+        Ok(permit
+            .limits
+            .wait(&windows)
+            .map(|wait| LaneWait { delay_ms: wait.delay_ms(), code: wait.limit.code() }))
+    }
+
+    async fn come_back_online(&self, ctx: &Context, device: &Device) -> Result<bool, JobError> {
+        let online = matches!(ctx.services.sender.check_online(device, &ctx.trace_id).await, Ok(true));
+        if online {
+            self.set_status(ctx, "ONLINE").await?;
+        }
+        Ok(online)
+    }
+
+    async fn set_status(&self, ctx: &Context, status: &str) -> Result<(), entropy_schema::Error> {
+        let mut conn = ctx.conn().await?;
+        sends::set_account_status(&mut conn, self.account_id, status).await
+    }
+}
+
+fn offline() -> JobError {
+    snooze_lane(OFFLINE_HOLD, "account_offline", "the account is not logged in; it is asked again every minute".into())
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,79 @@
+//! Deletes what nobody needs any more, in slices.
+
+use diesel::prelude::*;
+use diesel::sql_query;
+use diesel::sql_types::{BigInt, Integer, Nullable, Uuid as SqlUuid};
+use diesel_async::RunQueryDsl;
+use uuid::Uuid;
+
+use crate::{Conn, Result};
+
+/// What one slice of pruning did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, QueryableByName)]
+pub struct Pruned {
+    /// Jobs removed.
+    #[diesel(sql_type = BigInt)]
+    pub removed: i64,
+    /// Where to go on; none: nothing old is left.
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    pub last: Option<Uuid>,
+}
+
+/// Ids grow with time, so the oldest jobs are the first of the primary key, and no index on times is needed.
+const PRUNE_JOBS: &str = "\
+WITH slice AS (
+    SELECT id, final_state, finalized_at FROM jobs
+    WHERE id > $1 AND created_at < now() - make_interval(days => LEAST($2, $3))
+    ORDER BY id LIMIT $4
+), old AS (
+    SELECT id FROM slice WHERE finalized_at < now() - make_interval(days => CASE final_state WHEN 'dead' THEN $3 ELSE $2 END)
+), a AS (
+    DELETE FROM attempts USING old WHERE attempts.job_id = old.id
+), e AS (
+    DELETE FROM job_endings USING old WHERE job_endings.job_id = old.id
+), j AS (
+    DELETE FROM jobs USING old WHERE jobs.id = old.id RETURNING jobs.id
+)
+SELECT (SELECT count(*) FROM j) AS removed, (SELECT id FROM slice ORDER BY id DESC LIMIT 1) AS last";
+
+/// Removes up to `limit` jobs after `after` that ended longer ago than the days given.
+pub async fn prune_jobs(
+    conn: &mut Conn,
+    after: Uuid,
+    keep_days: i32,
+    keep_dead_days: i32,
+    limit: i64,
+) -> Result<Pruned> {
+    Ok(sql_query(PRUNE_JOBS)
+        .bind::<SqlUuid, _>(after)
+        .bind::<Integer, _>(keep_days)
+        .bind::<Integer, _>(keep_dead_days)
+        .bind::<BigInt, _>(limit)
+        .get_result(conn)
+        .await?)
+}
+
+/// Removes up to `limit` settled send records that are older than `keep_days`. Returns how many.
+///
+/// The limits look back one day, so nothing younger than two days is ever removed.
+pub async fn prune_sends(conn: &mut Conn, keep_days: i32, limit: i64) -> Result<i64> {
+    let removed = sql_query(
+        "DELETE FROM sends WHERE id IN (SELECT id FROM sends WHERE started_at < now() - make_interval(days => GREATEST($1, 2)) \
+         AND (state IN ('sent', 'failed') OR resolved_at IS NOT NULL) ORDER BY id LIMIT $2)",
+    )
+    .bind::<Integer, _>(keep_days)
+    .bind::<BigInt, _>(limit)
+    .execute(conn)
+    .await?;
+    Ok(removed as i64)
+}
+
+/// Removes idempotency keys older than `keep_days` and login failures older than a day. Returns how many.
+pub async fn expire_keys(conn: &mut Conn, keep_days: i32) -> Result<usize> {
+    let keys = sql_query("DELETE FROM idempotency_keys WHERE created_at < now() - make_interval(days => $1)")
+        .bind::<Integer, _>(keep_days)
+        .execute(conn)
+        .await?;
+    let failures = sql_query("DELETE FROM login_failures WHERE failed_at < now() - interval '1 day'").execute(conn).await?;
+    Ok(keys + failures)
+}

@@ -1,0 +1,4 @@
+//! Small services that keep the house: each looks, acts and sleeps; none is needed for the others' correctness.
+
+pub mod janitor;
+pub mod rescuer;

@@ -1,0 +1,196 @@
+//! A worker process: wires the parts together, runs them, and drains them at the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use entropy_jobs::metrics::Metrics;
+use entropy_jobs::process::config::{Ceilings, Gewe, Stores};
+use entropy_jobs::registry::Registry;
+use entropy_jobs::services::Services;
+use entropy_jobs::vault::Vault;
+use entropy_schema::workers::NewWorker;
+use entropy_schema::{Db, Profile};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::adapters::gewe::{GeweClient, Timeouts};
+use crate::attempt::Runner;
+use crate::broker::Broker;
+use crate::guard::Guard;
+use crate::maintenance::{janitor, rescuer::Rescuer};
+use crate::{heartbeat, relay::Relay};
+
+/// How long a drain waits for attempts, before it cuts them off. The process is gone within 30 s.
+const DRAIN: Duration = Duration::from_secs(27);
+
+/// What a worker process is told.
+#[derive(Debug)]
+pub struct Settings {
+    /// The two stores.
+    pub stores: Stores,
+    /// The provider.
+    pub gewe: Gewe,
+    /// The install's ceilings.
+    pub ceilings: Ceilings,
+    /// Opens sealed tokens.
+    pub vault: Option<Vault>,
+    /// Attempts at once, of each queue.
+    pub slots: usize,
+}
+
+/// A worker that is wired up and not yet running.
+pub struct Worker {
+    id: Uuid,
+    slots: usize,
+    services: Arc<Services>,
+    registry: Registry,
+    broker: Broker,
+    guard: Arc<Guard>,
+}
+
+/// Runs a worker process until `stop`, then drains it.
+pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    Worker::new(settings)?.run(stop).await;
+    Ok(())
+}
+
+impl Worker {
+    /// Wires a worker up. Connects to nothing yet.
+    pub fn new(settings: Settings) -> anyhow::Result<Worker> {
+        let Settings { stores, gewe, ceilings, vault, slots } = settings;
+        let db = Db::new(stores.database_url.expose(), stores.pool_size, Profile::Worker)?;
+        let guard = Arc::new(Guard::new(ceilings.messages_per_minute.unsigned_abs()));
+        let services = Services {
+            db,
+            sender: Arc::new(GeweClient::new(&gewe.endpoint, Timeouts::default())?),
+            guard: guard.clone(),
+            vault: vault.map(Arc::new),
+            default_token: gewe.token,
+            ceilings,
+            metrics: Arc::new(Metrics::new()?),
+        };
+        Ok(Worker {
+            id: Uuid::now_v7(),
+            slots,
+            services: Arc::new(services),
+            registry: entropy_jobs::kinds::registry(),
+            broker: Broker::new(&stores.redis_url, &stores.namespace)?,
+            guard,
+        })
+    }
+
+    /// Runs until `stop`; then stops taking work, lets what runs finish, and returns within 30 s.
+    pub async fn run(self, stop: CancellationToken) {
+        let Worker { id, slots, services, registry, broker, guard } = self;
+        let queues = registry.queues();
+        let ended = Arc::new(Notify::new());
+        let runner = Runner::new(services.clone(), registry.clone(), id, ended.clone());
+        let attempts = TaskTracker::new();
+        let parts = TaskTracker::new();
+        let gone = CancellationToken::new();
+        tracing::info!(worker_id = %id, slots, ?queues, "worker started");
+
+        let relay = Relay {
+            db: services.db.clone(),
+            broker: broker.clone(),
+            queues: queues.clone(),
+            ended: ended.clone(),
+            metrics: services.metrics.clone(),
+        };
+        parts.spawn({
+            let stop = stop.clone();
+            async move { relay.run(stop).await }
+        });
+        let rescuer = Rescuer {
+            services: services.clone(),
+            registry,
+            broker: broker.clone(),
+            queues: queues.clone(),
+            ended,
+        };
+        parts.spawn({
+            let stop = stop.clone();
+            async move { rescuer.run(stop).await }
+        });
+        parts.spawn({
+            let (broker, queues, stop) = (broker.clone(), queues.clone(), stop.clone());
+            async move { janitor::run(&broker, &queues, &guard, stop).await }
+        });
+        parts.spawn({
+            let (broker, queues, stop) = (broker.clone(), queues.clone(), stop.clone());
+            async move { broker.listen(&queues, stop).await }
+        });
+        for queue in queues {
+            let handle = handler(queue, &runner, &attempts, slots);
+            let (broker, stop) = (broker.clone(), stop.clone());
+            parts.spawn(async move { broker.receive(queue, slots, handle, stop).await });
+        }
+        let beating = {
+            let (services, runner, stop, gone) = (services.clone(), runner.clone(), stop.clone(), gone.clone());
+            tokio::spawn(async move {
+                let host = host_name();
+                let worker = NewWorker {
+                    id,
+                    host: &host,
+                    pid: i32::try_from(std::process::id()).unwrap_or(0),
+                    version: env!("CARGO_PKG_VERSION"),
+                    slots: i32::try_from(slots).unwrap_or(i32::MAX),
+                    state: "running",
+                };
+                heartbeat::run(&services, &runner, worker, stop, gone).await;
+            })
+        };
+
+        stop.cancelled().await;
+        attempts.close();
+        tracing::info!(running = attempts.len(), "draining");
+        if tokio::time::timeout(DRAIN, attempts.wait()).await.is_err() {
+            tracing::warn!(running = attempts.len(), "attempts took too long; cutting them off");
+            runner.cut_off();
+            let _ = tokio::time::timeout(Duration::from_secs(2), attempts.wait()).await;
+        }
+        gone.cancel();
+        let _ = tokio::time::timeout(Duration::from_secs(1), beating).await;
+        tracing::info!(worker_id = %id, "worker stopped");
+    }
+}
+
+/// Returns what is done with each delivery of `queue`.
+///
+/// The attempt runs in a task of its own: apalis drops its handlers when Redis throws its worker out, and a provider
+/// call that is under way must not be dropped with them. The slots are counted here for the same reason.
+fn handler(
+    queue: &'static str,
+    runner: &Runner,
+    attempts: &TaskTracker,
+    slots: usize,
+) -> impl Fn(crate::broker::Delivery) -> futures::future::BoxFuture<'static, ()> + Clone + Send + Sync + 'static {
+    let (runner, attempts) = (runner.clone(), attempts.clone());
+    let free = Arc::new(tokio::sync::Semaphore::new(slots));
+    move |delivery| {
+        let (runner, attempts, free) = (runner.clone(), attempts.clone(), free.clone());
+        Box::pin(async move {
+            let Ok(slot) = free.acquire_owned().await else { return };
+            if attempts.is_closed() {
+                // Draining: the delivery finds another worker.
+                return;
+            }
+            let attempt = attempts.spawn(async move {
+                runner.execute(queue, delivery).await;
+                drop(slot);
+            });
+            if let Err(error) = attempt.await {
+                tracing::error!(%error, "an attempt's task failed");
+            }
+        })
+    }
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .or_else(|_| std::env::var("HOSTNAME"))
+        .unwrap_or_else(|_| "unknown".into())
+}
