@@ -1,2 +1,55 @@
-//! entropy
-fn main() {}
+//! `entropy`: one binary, a subcommand for each process.
+//!
+//! This file parses the command line and hands over; each command has a file of its own in `commands`.
+
+mod commands;
+mod servers;
+
+use clap::{Parser, Subcommand};
+
+/// Entropy, a durable job platform for WeChat sales teams.
+///
+/// A message goes from the API into Postgres, through a Redis queue to a worker, and from there to GeWe, with every
+/// limit kept and nothing lost or sent twice. To try it: `entropy dev`.
+#[derive(Debug, Parser)]
+#[command(name = "entropy", version, arg_required_else_help = true, after_long_help = commands::ENVIRONMENT)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring the database up to date. Safe to run at any time, also by several processes at once.
+    Migrate(commands::migrate::Args),
+    /// Run jobs. Start as many as you like, on as many machines as you like; nothing has to be told about the others.
+    Worker(commands::worker::Args),
+    /// Stand in for GeWe: speaks its protocol, keeps a ledger of what "the phone" received, fails on request.
+    Sandbox(commands::sandbox::Args),
+    /// Measure the whole path on private servers: bulk enqueue, drain, idle pickup.
+    Bench(commands::bench::Args),
+}
+
+fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    let started = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = started.map_err(anyhow::Error::from).and_then(|runtime| {
+        commands::prepare()?;
+        runtime.block_on(async {
+            match cli.command {
+                Command::Migrate(args) => commands::migrate::run(args).await,
+                Command::Worker(args) => commands::worker::run(args).await,
+                Command::Sandbox(args) => commands::sandbox::run(args).await,
+                Command::Bench(args) => commands::bench::run(args).await,
+            }
+        })
+    });
+    match outcome {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            // One line: what is wrong, and with what.
+            eprintln!("entropy: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

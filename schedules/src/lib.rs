@@ -1,1 +1,32 @@
-//! schedules
+//! The platform's own timetable: which job is due when, and the process that enqueues it.
+//!
+//! A schedule enqueues and does nothing else. Any number of schedulers may run: the idempotency key of a tick is its
+//! schedule and its fire time, so each tick is one job however many notice it.
+//!
+//! Start reading at [`entries`], the table; [`due`] decides what was missed; [`Ticker`] keeps the time.
+
+mod book;
+mod due;
+mod entries;
+mod ticker;
+
+use entropy_jobs::process::config::Stores;
+use entropy_jobs::wake::Waker;
+use entropy_schema::{Db, Profile};
+use tokio_util::sync::CancellationToken;
+
+pub use due::CatchUp;
+pub use entries::{Entry, entries};
+pub use ticker::Ticker;
+
+/// Connections of a scheduler: it writes a few rows an hour, and one slow schedule must not stop the others.
+const CONNECTIONS: usize = 2;
+
+/// Runs the timetable until `stop`.
+///
+/// Neither server has to be there: ticks wait for Postgres, and without Redis the relay finds the jobs by itself.
+pub async fn run(stores: &Stores, stop: CancellationToken) -> anyhow::Result<()> {
+    let db = Db::new(stores.database_url.expose(), CONNECTIONS, Profile::Api)?;
+    let waker = Waker::new(&stores.redis_url, &stores.namespace)?;
+    Ticker::new(db, waker).run(entries(), stop).await
+}

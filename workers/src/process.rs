@@ -81,6 +81,13 @@ impl Worker {
         })
     }
 
+    /// Replaces the kinds that the worker knows: all of [`entropy_jobs::kinds::registry`], unless told otherwise.
+    #[must_use]
+    pub fn with_registry(mut self, registry: Registry) -> Worker {
+        self.registry = registry;
+        self
+    }
+
     /// Runs until `stop`; then stops taking work, lets what runs finish, and returns within 30 s.
     pub async fn run(self, stop: CancellationToken) {
         let Worker { id, slots, services, registry, broker, guard } = self;

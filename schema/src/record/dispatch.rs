@@ -54,7 +54,7 @@ SELECT
     COALESCE((SELECT runnable_at FROM lanes WHERE runnable_at IS NOT NULL AND paused_at IS NULL
         ORDER BY runnable_at LIMIT 1) <= clock_timestamp(), false) AS lanes,
     EXISTS (SELECT FROM unnest($1) AS q (queue) CROSS JOIN LATERAL (
-        SELECT FROM pending p WHERE p.queue = q.queue AND p.lane_id IS NULL AND p.due_at IS NULL LIMIT 1) AS any)
+        SELECT FROM pending p WHERE p.queue = q.queue AND p.lane_id IS NULL AND p.due_at IS NULL LIMIT 1) AS first)
         AS plain,
     CEIL(EXTRACT(EPOCH FROM LEAST(
         (SELECT due_at FROM pending WHERE due_at IS NOT NULL ORDER BY due_at LIMIT 1),

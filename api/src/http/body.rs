@@ -1,0 +1,146 @@
+//! Reads JSON bodies: within a size, within a time, and with an explanation when they do not fit.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use poem::http::StatusCode;
+use poem::{Request, RequestBody, Result};
+use poem_openapi::impl_apirequest_for_payload;
+use poem_openapi::payload::{Json, ParsePayload, Payload};
+use poem_openapi::registry::{MetaSchemaRef, Registry};
+use poem_openapi::types::ParseFromJSON;
+use serde_json::Value;
+
+use crate::explain::explain;
+use crate::problem::{ApiError, FieldProblem};
+
+/// The largest body.
+pub const MAX_BYTES: usize = 1 << 20;
+/// How much of a body that is too large is read and thrown away, so that its sender gets to read our answer.
+const MAX_DRAINED_BYTES: usize = 16 << 20;
+/// How long a body may take to arrive.
+const MAX_TIME: Duration = Duration::from_secs(30);
+
+/// A JSON body that has the form of `T`, and no field more.
+#[derive(Debug)]
+pub struct Body<T>(pub T);
+
+impl<T: ParseFromJSON> Payload for Body<T> {
+    const CONTENT_TYPE: &'static str = "application/json";
+
+    fn check_content_type(content_type: &str) -> bool {
+        <Json<T> as Payload>::check_content_type(content_type)
+    }
+
+    fn schema_ref() -> MetaSchemaRef {
+        T::schema_ref()
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+impl<T: ParseFromJSON> ParsePayload for Body<T> {
+    const IS_REQUIRED: bool = true;
+
+    async fn from_request(_: &Request, body: &mut RequestBody) -> Result<Self> {
+        let body = body.take().map_err(ApiError::internal)?;
+        let bytes = match tokio::time::timeout(MAX_TIME, read(body)).await {
+            Ok(read) => read?,
+            Err(_) => {
+                let detail = "The body did not arrive within 30 s. Send it again.";
+                return Err(ApiError::unfit(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail).into());
+            }
+        };
+        Ok(Body(parse(&bytes)?))
+    }
+}
+
+impl_apirequest_for_payload!(Body<T>, T: ParseFromJSON);
+
+async fn read(body: poem::Body) -> Result<Vec<u8>, ApiError> {
+    let mut bytes = Vec::new();
+    let mut seen = 0;
+    let mut chunks = std::pin::pin!(body.into_bytes_stream());
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| ApiError::invalid("The body ended too early. Send it again."))?;
+        seen += chunk.len();
+        if seen <= MAX_BYTES {
+            bytes.extend_from_slice(&chunk);
+        } else {
+            bytes = Vec::new();
+            if seen > MAX_DRAINED_BYTES {
+                break;
+            }
+        }
+    }
+    if seen > MAX_BYTES {
+        let detail = "The body is larger than 1 MiB. Split it into several requests.";
+        return Err(ApiError::unfit(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail));
+    }
+    Ok(bytes)
+}
+
+fn parse<T: ParseFromJSON>(bytes: &[u8]) -> Result<T, ApiError> {
+    let value = json(bytes)?;
+    T::parse_from_json(Some(value)).or_else(|_| Err(explain::<T>(&json(bytes)?, "")))
+}
+
+fn json(bytes: &[u8]) -> Result<Value, ApiError> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| ApiError::invalid("The body is not UTF-8. Send JSON encoded as UTF-8."))?;
+    let value: Value = serde_json::from_str(text).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        ApiError::invalid(format!("The body is not JSON: look at line {line}, column {column}."))
+    })?;
+    // Postgres stores no text with it, and it is never meant.
+    if text.contains("\\u0000")
+        && let Some(path) = zero_character(&value, String::new())
+    {
+        let problem = FieldProblem::new(path, "zero_character", "must not contain the character U+0000");
+        return Err(ApiError::malformed(vec![problem]));
+    }
+    Ok(value)
+}
+
+/// Returns the path of the first text with the character U+0000 in it.
+fn zero_character(value: &Value, path: String) -> Option<String> {
+    match value {
+        Value::String(text) => text.contains('\0').then_some(path),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .find_map(|(index, item)| zero_character(item, format!("{path}[{index}]"))),
+        Value::Object(fields) => fields.iter().find_map(|(name, field)| {
+            if name.contains('\0') {
+                return Some(path.clone());
+            }
+            let dot = if path.is_empty() { "" } else { "." };
+            zero_character(field, format!("{path}{dot}{name}"))
+        }),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_is_read_up_to_its_limit_and_no_further() {
+        assert_eq!(read(poem::Body::from_vec(vec![b' '; MAX_BYTES])).await.map(|b| b.len()).ok(), Some(MAX_BYTES));
+        let error = read(poem::Body::from_vec(vec![b' '; MAX_BYTES + 1])).await.expect_err("too large");
+        assert_eq!(error.status_code(), StatusCode::PAYLOAD_TOO_LARGE);
+    }
+
+    #[test]
+    fn broken_json_and_hidden_zeros_are_named_by_their_place() {
+        let detail = json(b"{\n  \"a\": }").expect_err("broken").detail().to_owned();
+        assert!(detail.contains("line 2"), "{detail}");
+        let error = json(br#"{"a": {"b": ["x", "y\u0000"]}}"#).expect_err("zero");
+        assert_eq!(error.detail(), "a.b[1]: must not contain the character U+0000.");
+        assert!(json(br#"{"a": "\\u0000"}"#).is_ok());
+        assert!(json(b"\xff").is_err());
+    }
+}

@@ -1,0 +1,175 @@
+//! Wraps every operation of the OpenAPI service: names its route, refuses unknown parameters, and documents the
+//! problems that it can answer with. One place, so that no operation forgets.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, OnceLock};
+
+use poem::endpoint::BoxEndpoint;
+use poem::http::Method;
+use poem::{Endpoint, EndpointExt, Request, Response, Result};
+use poem_openapi::OpenApi;
+use poem_openapi::payload::Payload;
+use poem_openapi::registry::{
+    MetaApi, MetaMediaType, MetaOperation, MetaParamIn, MetaResponse, MetaResponses, Registry,
+};
+use poem_openapi::types::Type;
+
+use crate::problem::{self, ApiError, FieldProblem, Problem};
+
+/// Filled with the route's pattern once it is known; the layer around all routes reads it for logs and counters.
+#[derive(Debug, Clone, Default)]
+pub struct Route(pub Arc<OnceLock<Arc<str>>>);
+
+/// An API whose operations are wrapped.
+pub struct Operations<T>(pub T);
+
+impl<T: OpenApi> OpenApi for Operations<T> {
+    fn meta() -> Vec<MetaApi> {
+        let mut apis = T::meta();
+        for operation in apis.iter_mut().flat_map(|api| &mut api.paths).flat_map(|path| &mut path.operations) {
+            document_problems(operation);
+        }
+        apis
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+        Problem::register(registry);
+    }
+
+    fn add_routes(self, table: &mut HashMap<String, HashMap<Method, BoxEndpoint<'static>>>) {
+        let mut inner = HashMap::new();
+        self.0.add_routes(&mut inner);
+        let mut known: HashMap<(String, Method), (Arc<str>, BTreeSet<String>)> = HashMap::new();
+        for path in T::meta().into_iter().flat_map(|api| api.paths) {
+            let route: Arc<str> = format!("/api/v1{}", path.path).into();
+            for operation in path.operations {
+                let queries = operation.params.iter().filter(|param| param.in_type == MetaParamIn::Query);
+                let queries = queries.map(|param| param.name.clone()).collect();
+                known.insert((as_poem_path(&path.path), operation.method), (route.clone(), queries));
+            }
+        }
+        for (path, methods) in inner {
+            for (method, endpoint) in methods {
+                let (route, queries) = known
+                    .remove(&(path.clone(), method.clone()))
+                    .unwrap_or_else(|| (path.as_str().into(), BTreeSet::new()));
+                let wrapped = Operation { endpoint, route, queries };
+                table.entry(path.clone()).or_default().insert(method, wrapped.boxed());
+            }
+        }
+    }
+}
+
+/// Turns `/jobs/{id}` into `/jobs/:param0`, as the routing table has it.
+fn as_poem_path(path: &str) -> String {
+    let mut count = 0;
+    path.split('/')
+        .map(|part| {
+            if part.starts_with('{') {
+                count += 1;
+                format!(":param{}", count - 1)
+            } else {
+                part.to_owned()
+            }
+        })
+        .collect::<Vec<_>>()
+        .join("/")
+}
+
+struct Operation {
+    endpoint: BoxEndpoint<'static>,
+    route: Arc<str>,
+    queries: BTreeSet<String>,
+}
+
+impl Endpoint for Operation {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> Result<Response> {
+        if let Some(Route(cell)) = request.data::<Route>() {
+            // The cell belongs to this request and is filled once.
+            let _ = cell.set(self.route.clone());
+        }
+        self.check_queries(&request)?;
+        self.endpoint.call(request).await
+    }
+}
+
+impl Operation {
+    fn check_queries(&self, request: &Request) -> Result<(), ApiError> {
+        let Some(query) = request.uri().query() else { return Ok(()) };
+        let mut problems = Vec::new();
+        let mut seen = BTreeSet::new();
+        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            let shown: String = name.chars().take(64).collect();
+            if !self.queries.contains(name.as_ref()) {
+                let known = self.queries.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+                let message = if known.is_empty() {
+                    "is not a parameter; this operation has none".to_owned()
+                } else {
+                    format!("is not a parameter of this operation; it has {known}")
+                };
+                problems.push(FieldProblem::new(shown, "unknown_parameter", message));
+            } else if !seen.insert(name.clone()) {
+                problems.push(FieldProblem::new(shown, "repeated_parameter", "may stand there only once"));
+            } else if value.contains('\0') {
+                let message = "must not contain the character U+0000";
+                problems.push(FieldProblem::new(shown, "zero_character", message));
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(ApiError::malformed(problems)) }
+    }
+}
+
+/// Adds the problems that follow from what an operation is: logged in or not, with a body, about one thing.
+fn document_problems(operation: &mut MetaOperation) {
+    let secured = !operation.security.is_empty();
+    let one_thing = operation.params.iter().any(|param| param.in_type == MetaParamIn::Path);
+    let body = operation.request.is_some();
+    let parameters = !operation.params.is_empty();
+    let changes = operation.method != Method::GET;
+    let enqueues = operation.operation_id.is_some_and(|id| id.starts_with("enqueue_"));
+    let logs_in = operation.operation_id.is_some_and(|id| matches!(id, "login" | "register"));
+    let login = operation.operation_id == Some("login");
+    let problems: [(bool, u16, &'static str); 11] = [
+        (body || parameters, 400, "The request cannot be read, or has a field that does not exist."),
+        (secured || login, 401, "Nobody is logged in: no token, an expired or a forged one, or wrong credentials."),
+        (secured || logs_in, 403, "The caller's role does not allow this, or registration is closed."),
+        (one_thing || enqueues, 404, "The organisation has no such thing."),
+        (changes && secured || logs_in, 409, "It cannot be done as things stand, or the name is taken."),
+        (body, 413, "The body is larger than 1 MiB."),
+        (body, 415, "The body is not `application/json`."),
+        (body, 422, "A field has a value that cannot be; `errors` says which and what to change."),
+        (enqueues || logs_in, 429, "Too much for now; see `Retry-After`."),
+        (true, 500, "Our fault; the trace id finds it in our logs."),
+        (true, 503, "The database cannot be reached; nothing was stored. See `Retry-After`."),
+    ];
+    let MetaResponses { responses } = &mut operation.responses;
+    for (applies, status, description) in problems {
+        if applies && !responses.iter().any(|response| response.status == Some(status)) {
+            responses.push(MetaResponse {
+                description,
+                status: Some(status),
+                status_range: None,
+                content: vec![MetaMediaType {
+                    content_type: problem::CONTENT_TYPE,
+                    schema: <poem_openapi::payload::Json<Problem> as Payload>::schema_ref(),
+                }],
+                headers: Vec::new(),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_documented_path_finds_its_place_in_the_routing_table() {
+        assert_eq!(as_poem_path("/jobs"), "/jobs");
+        assert_eq!(as_poem_path("/jobs/{id}/cancel"), "/jobs/:param0/cancel");
+        assert_eq!(as_poem_path("/a/{b}/{c}"), "/a/:param0/:param1");
+    }
+}
