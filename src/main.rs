@@ -22,12 +22,23 @@ struct Cli {
 enum Command {
     /// Bring the database up to date. Safe to run at any time, also by several processes at once.
     Migrate(commands::migrate::Args),
+    /// Serve HTTP: the API, its documentation at /docs, health and metrics.
+    Api,
     /// Run jobs. Start as many as you like, on as many machines as you like; nothing has to be told about the others.
     Worker(commands::worker::Args),
+    /// Tick the schedules. Several may run; each tick happens once.
+    Scheduler,
     /// Stand in for GeWe: speaks its protocol, keeps a ledger of what "the phone" received, fails on request.
     Sandbox(commands::sandbox::Args),
+    /// Run all of it, with a private Postgres and Redis, a sandbox and a demo login. For trying out and developing.
+    Dev,
+    /// Things an operator does by hand.
+    #[command(subcommand)]
+    Admin(commands::admin::Command),
     /// Measure the whole path on private servers: bulk enqueue, drain, idle pickup.
     Bench(commands::bench::Args),
+    /// Print the OpenAPI document.
+    Openapi,
 }
 
 fn main() -> std::process::ExitCode {
@@ -38,9 +49,14 @@ fn main() -> std::process::ExitCode {
         runtime.block_on(async {
             match cli.command {
                 Command::Migrate(args) => commands::migrate::run(args).await,
+                Command::Api => commands::api::run().await,
                 Command::Worker(args) => commands::worker::run(args).await,
+                Command::Scheduler => commands::scheduler::run().await,
                 Command::Sandbox(args) => commands::sandbox::run(args).await,
+                Command::Dev => commands::dev::run().await,
+                Command::Admin(command) => commands::admin::run(command).await,
                 Command::Bench(args) => commands::bench::run(args).await,
+                Command::Openapi => commands::api::print_openapi(),
             }
         })
     });

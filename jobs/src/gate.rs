@@ -92,6 +92,9 @@ pub async fn pass(ctx: &Context, intent: Intent<'_>) -> Result<Result<Permit, Re
                 "this worker has made as many calls for the account as it may".into(),
             ))));
         }
+        if facts.left_over {
+            sends::withdraw(conn, ctx.job_id).await?;
+        }
         let send_id = Uuid::now_v7();
         let send = NewSend {
             id: send_id,

@@ -8,7 +8,7 @@ use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::tables::{attempts, job_endings, sends};
+use crate::tables::{attempts, idempotency_keys, job_endings, sends};
 use crate::{Conn, Result};
 
 /// One attempt that is over.
@@ -97,4 +97,18 @@ pub async fn waiting_in_organization(conn: &mut Conn, organization: Uuid, limit:
     .get_result::<Count>(conn)
     .await?
     .n)
+}
+
+/// Returns the job that an idempotency key made, and the hash of the request that it was used with.
+pub async fn by_idempotency_key(
+    conn: &mut Conn,
+    organization: Uuid,
+    key: &str,
+) -> Result<Option<(Uuid, Vec<u8>)>> {
+    Ok(idempotency_keys::table
+        .find((organization, key))
+        .select((idempotency_keys::job_id, idempotency_keys::request_hash))
+        .first(conn)
+        .await
+        .optional()?)
 }

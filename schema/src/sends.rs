@@ -21,6 +21,9 @@ pub struct GateFacts {
     /// The job's deadline.
     #[diesel(sql_type = Nullable<Timestamptz>)]
     pub expires_at: Option<DateTime<Utc>>,
+    /// A record of this job still stands at `sending`; see [`withdraw`].
+    #[diesel(sql_type = Bool)]
+    pub left_over: bool,
     /// The lane is paused.
     #[diesel(sql_type = Bool)]
     pub lane_paused: bool,
@@ -64,6 +67,7 @@ pub struct GateFacts {
 
 const GATE: &str = "\
 SELECT clock_timestamp() AS now, l.cancel_requested_at IS NOT NULL AS cancel_requested, l.expires_at,
+    EXISTS (SELECT FROM sends s WHERE s.job_id = l.job_id AND s.state = 'sending') AS left_over,
     lanes.paused_at IS NOT NULL AS lane_paused,
     EXISTS (SELECT FROM queue_pauses s WHERE s.organization_id = l.organization_id AND s.queue = l.queue) AS queue_paused,
     a.status, a.deleted_at IS NOT NULL AS deleted, a.wxid, a.gewe_app_id, a.gewe_token_id, a.token_key,
@@ -205,6 +209,23 @@ pub async fn begin(conn: &mut Conn, send: &NewSend<'_>) -> Result<()> {
     .bind::<SmallInt, _>(send.attempt)
     .bind::<Text, _>(send.to_wxid)
     .bind::<Text, _>(send.message_kind)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Withdraws a record that stands at `sending` although its call was never made.
+///
+/// It stems from a gate whose commit succeeded while its answer was lost, so that the attempt went no further. Only
+/// the holder of the lease may say so: an attempt that made its call has recorded its end, or lost its lease to the
+/// rescuer, who has called the send unknown.
+pub async fn withdraw(conn: &mut Conn, job: Uuid) -> Result<()> {
+    sql_query(
+        "UPDATE sends SET state = 'failed', counts = false, finished_at = clock_timestamp(), \
+         window_at = clock_timestamp(), error_class = 'not_sent', error_code = 'gate_interrupted', \
+         error_message = 'the database connection was lost before the call' WHERE job_id = $1 AND state = 'sending'",
+    )
+    .bind::<SqlUuid, _>(job)
     .execute(conn)
     .await?;
     Ok(())

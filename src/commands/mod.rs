@@ -1,8 +1,12 @@
 //! One file per subcommand, and what they share.
 
+pub(crate) mod admin;
+pub(crate) mod api;
 pub(crate) mod bench;
+pub(crate) mod dev;
 pub(crate) mod migrate;
 pub(crate) mod sandbox;
+pub(crate) mod scheduler;
 pub(crate) mod worker;
 
 use entropy_jobs::process::config::{LogFormat, environment};

@@ -72,17 +72,16 @@ impl Job for SendMessage {
             to_wxid: &self.to_wxid,
             message_kind: self.message.kind(),
         };
-        let permit = match gate::pass(ctx, intent).await? {
+        let mut passed = gate::pass(ctx, intent).await.map_err(no_record)?;
+        if let Err(Refusal::Offline(device)) = &passed
+            && self.come_back_online(ctx, device).await?
+        {
+            passed = gate::pass(ctx, intent).await.map_err(no_record)?;
+        }
+        let permit = match passed {
             Ok(permit) => permit,
             Err(Refusal::No(refusal)) => return Err(refusal),
-            Err(Refusal::Offline(device)) => match self.come_back_online(ctx, &device).await? {
-                true => match gate::pass(ctx, intent).await? {
-                    Ok(permit) => permit,
-                    Err(Refusal::No(refusal)) => return Err(refusal),
-                    Err(Refusal::Offline(_)) => return Err(offline()),
-                },
-                false => return Err(offline()),
-            },
+            Err(Refusal::Offline(_)) => return Err(offline()),
         };
         let called = Instant::now();
         let outcome = ctx
@@ -244,6 +243,15 @@ impl SendMessage {
         let mut conn = ctx.conn().await?;
         sends::set_account_status(&mut conn, self.account_id, status).await
     }
+}
+
+/// The record could not be reached before anything was sent: nothing is sent, and no attempt is spent on it.
+fn no_record(error: entropy_schema::Error) -> JobError {
+    if !error.is_unavailable() {
+        return error.into();
+    }
+    tracing::warn!(%error, "nothing is sent while the record cannot be reached");
+    snooze_lane(Duration::from_secs(1), "record_unavailable", "the database could not be reached; nothing is sent without it".into())
 }
 
 fn offline() -> JobError {

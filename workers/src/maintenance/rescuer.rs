@@ -82,7 +82,10 @@ impl Rescuer {
         if !rescue::any(&mut conn).await? {
             return Ok(());
         }
-        self.redeliver(&mut conn).await?;
+        // Redis may be away without that saying anything about workers.
+        if let Err(error) = self.redeliver(&mut conn).await {
+            tracing::warn!(error = format!("{error:#}"), "lost deliveries not sent again yet");
+        }
         if leases_count {
             self.take_back(&mut conn).await?;
         }

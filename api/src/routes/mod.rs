@@ -1,0 +1,152 @@
+//! The resources, one file each: their request and response types beside their handlers.
+
+mod account_limits;
+mod accounts;
+mod audit;
+mod auth;
+mod batch;
+mod bulk;
+mod control;
+mod costs;
+mod enqueue;
+mod job_view;
+mod jobs;
+mod lanes;
+mod message;
+mod queues;
+mod sends;
+mod users;
+mod workers;
+
+use poem::http::{HeaderValue, header};
+use poem::{Endpoint, EndpointExt, IntoEndpoint, Response};
+use poem_openapi::{OpenApiService, Tags};
+
+use crate::AppState;
+use crate::http::operation::Operations;
+
+/// The chapters of the API.
+#[derive(Tags)]
+enum Tag {
+    /// Organisations, people, logging in.
+    Auth,
+    /// WeChat accounts, their limits, pause and resume.
+    Accounts,
+    /// Work: enqueue it, see where it stands, step in.
+    Jobs,
+    /// What left, when, to whom, with which outcome.
+    Sends,
+    /// Queues, lanes and workers.
+    Operations,
+    /// Prices of models and what was spent.
+    Costs,
+    /// Who did what.
+    Audit,
+}
+
+type Api = (
+    auth::Auth,
+    users::Users,
+    accounts::Accounts,
+    enqueue::Enqueue,
+    batch::Batch,
+    jobs::Jobs,
+    control::Control,
+    bulk::Bulk,
+    sends::Sends,
+    queues::Queues,
+    lanes::Lanes,
+    workers::Workers,
+    costs::Costs,
+    audit::AuditLog,
+);
+
+const DESCRIPTION: &str = "\
+Takes work for WeChat accounts, carries it out under strict limits, and says at any time where it stands and why.\n\n\
+- Ids are UUIDs, times RFC 3339, provider ids strings.\n\
+- Errors are `application/problem+json` with a stable `code`; unknown fields and parameters are refused.\n\
+- Lists are pages of at most 200, newest first; pass `next_cursor` as `cursor`.\n\
+- Jobs are accepted with 202: they are stored and will run, also if Redis is away.\n\
+- Send an `Idempotency-Key` with everything that makes a job: the same key and body is the same job.";
+
+fn service() -> OpenApiService<Operations<Api>, ()> {
+    let api: Api = (
+        auth::Auth,
+        users::Users,
+        accounts::Accounts,
+        enqueue::Enqueue,
+        batch::Batch,
+        jobs::Jobs,
+        control::Control,
+        bulk::Bulk,
+        sends::Sends,
+        queues::Queues,
+        lanes::Lanes,
+        workers::Workers,
+        costs::Costs,
+        audit::AuditLog,
+    );
+    OpenApiService::new(Operations(api), "Entropy", "1").description(DESCRIPTION).server("/api/v1")
+}
+
+/// Returns the operations, and the document that describes them.
+pub fn endpoint(_state: AppState) -> impl Endpoint<Output = Response> + 'static {
+    let service = service();
+    let document = service.spec_endpoint();
+    poem::Route::new().at("/openapi.json", poem::get(document)).nest("/", service.into_endpoint())
+}
+
+/// Returns the page that shows the document.
+pub fn docs() -> impl Endpoint<Output = Response> + 'static {
+    // The page carries its script and style in itself.
+    const POLICY: HeaderValue = HeaderValue::from_static(
+        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; \
+         connect-src 'self'; frame-ancestors 'none'",
+    );
+    service().swagger_ui().map_to_response().after(|answer: poem::Result<Response>| async move {
+        answer.map(|mut response| {
+            response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
+            response
+        })
+    })
+}
+
+/// Returns the OpenAPI document: pretty JSON in a stable order.
+pub fn openapi_document() -> String {
+    service().spec()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn document() -> Value {
+        serde_json::from_str(&openapi_document()).expect("JSON")
+    }
+
+    #[test]
+    fn the_document_is_the_same_every_time() {
+        assert_eq!(openapi_document(), openapi_document());
+    }
+
+    #[test]
+    fn every_operation_has_a_name_a_summary_a_tag_and_its_problems() {
+        let document = document();
+        let paths = document["paths"].as_object().expect("paths");
+        assert!(paths.len() > 30, "{}", paths.len());
+        for (path, operations) in paths {
+            for (method, operation) in operations.as_object().expect("operations") {
+                let name = format!("{method} {path}");
+                assert!(operation["operationId"].is_string(), "{name}");
+                assert!(operation["summary"].as_str().is_some_and(|text| !text.is_empty()), "{name}");
+                assert!(operation["description"].as_str().is_some_and(|text| !text.is_empty()), "{name}");
+                assert!(operation["tags"].as_array().is_some_and(|tags| tags.len() == 1), "{name}");
+                assert!(operation["responses"]["503"].is_object(), "{name}");
+                let open = path.starts_with("/auth/register") || path.starts_with("/auth/login");
+                assert_eq!(operation["security"].is_array(), !open, "{name}");
+            }
+        }
+    }
+}
