@@ -3,7 +3,7 @@
 //! A schedule enqueues and does nothing else. Any number of schedulers may run: the idempotency key of a tick is its
 //! schedule and its fire time, so each tick is one job however many notice it.
 //!
-//! Start reading at [`entries`], the table; [`due`] decides what was missed; [`Ticker`] keeps the time.
+//! Start reading at [`entries`], the table; `due.rs` decides what was missed; [`Ticker`] keeps the time.
 
 mod book;
 mod due;

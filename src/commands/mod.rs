@@ -29,7 +29,7 @@ Environment (an empty variable counts as not set; .env.example has them all with
   GEWE_TOKEN_ID            token of accounts that have none of their own
   MAX_MESSAGES_PER_MINUTE  ceiling of one account                       (default: 40)
   MAX_API_CALLS_PER_HOUR   ceiling of one GeWe token                    (default: 1000)
-  RUST_LOG                 what is logged                               (default: info)
+  RUST_LOG                 what is logged                               (default: info,apalis_core=warn)
   LOG_FORMAT               json or text                                 (default: text)
 
 A new install:  entropy migrate, then entropy api, entropy worker and entropy scheduler, each as often as you like.";

@@ -12,7 +12,8 @@ use super::config::LogFormat;
 pub fn init(format: LogFormat) -> anyhow::Result<()> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(directives) => EnvFilter::try_new(&directives).context("RUST_LOG is not a list of filters")?,
-        Err(_) => EnvFilter::new("info"),
+        // apalis tells every start and stop of its inner workers; its errors are what an operator needs.
+        Err(_) => EnvFilter::new("info,apalis_core=warn"),
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {

@@ -1,0 +1,88 @@
+//! What the tests stand on. Start reading at [`Platform`].
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`servers`] | one Postgres and one Redis per test run, a database per test |
+//! | [`turn`] | who runs beside whom |
+//! | [`process`] | child processes that are killed with the test, and their logs |
+//! | [`platform`] | the whole platform: sandbox, API, workers, schedulers |
+//! | [`client`] | HTTP: the API as somebody who is logged in, and the sandbox's switches |
+//! | [`book`] | the record without any process: for statements |
+//! | [`history`] | what the phone received against what was asked for |
+//! | [`load`] | messages of several accounts and conversations, enqueued over HTTP |
+//! | [`invariants`] | what must hold in the record at any moment |
+
+pub(crate) mod book;
+pub(crate) mod client;
+pub(crate) mod history;
+pub(crate) mod invariants;
+pub(crate) mod load;
+pub(crate) mod platform;
+pub(crate) mod process;
+pub(crate) mod servers;
+pub(crate) mod turn;
+
+use std::time::{Duration, Instant};
+
+pub(crate) use book::Book;
+pub(crate) use client::{Client, Sandbox};
+pub(crate) use platform::Platform;
+
+/// How often a condition is looked at that gives no signal.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// The answer of a condition: `bool`, `Option`, or `Result` whose error says how things stand.
+pub(crate) trait Answer {
+    /// What there is when the condition holds.
+    type Value;
+
+    /// Returns it, or how things stand.
+    fn judge(self) -> Result<Self::Value, String>;
+}
+
+impl Answer for bool {
+    type Value = ();
+
+    fn judge(self) -> Result<(), String> {
+        if self { Ok(()) } else { Err(String::new()) }
+    }
+}
+
+impl<T> Answer for Option<T> {
+    type Value = T;
+
+    fn judge(self) -> Result<T, String> {
+        self.ok_or_else(String::new)
+    }
+}
+
+impl<T> Answer for Result<T, String> {
+    type Value = T;
+
+    fn judge(self) -> Result<T, String> {
+        self
+    }
+}
+
+/// Waits until `check` holds and returns its value. The failure names `what` and how things stood at the end.
+pub(crate) async fn eventually<A: Answer>(
+    what: &str,
+    timeout: Duration,
+    mut check: impl AsyncFnMut() -> A,
+) -> A::Value {
+    let deadline = Instant::now() + timeout;
+    loop {
+        match check().await.judge() {
+            Ok(value) => return value,
+            Err(standing) if Instant::now() > deadline => {
+                panic!("waited {timeout:?} in vain until {what}; {standing}")
+            }
+            Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
+        }
+    }
+}
+
+/// Seconds, for timeouts.
+pub(crate) const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}

@@ -1,0 +1,138 @@
+//! Child processes that end with the test, and their logs.
+//!
+//! They also end with the test run, if that is killed with `-9`: a small shell holds the list of them, and a pipe whose
+//! other end only this process has.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
+
+use super::eventually;
+
+/// The program under test.
+pub(crate) const ENTROPY: &str = env!("CARGO_BIN_EXE_entropy");
+
+/// Kills what is on its list when the pipe closes.
+const WATCHDOG: &str = r#"
+trap '' HUP INT QUIT TERM
+list=""
+while read -r op pid; do
+    case "$op" in
+        add) list="$list $pid" ;;
+        del) new=""; for p in $list; do [ "$p" = "$pid" ] || new="$new $p"; done; list="$new" ;;
+    esac
+done
+for p in $list; do kill -s KILL "$p"; done
+"#;
+
+static LIST: LazyLock<Mutex<ChildStdin>> = LazyLock::new(|| {
+    let mut watchdog = Command::new("/bin/sh")
+        .args(["-c", WATCHDOG, "entropy-it-watchdog"])
+        .process_group(0)
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a watchdog");
+    Mutex::new(watchdog.stdin.take().expect("the watchdog's input"))
+});
+
+fn tell_watchdog(op: &str, pid: u32) {
+    let mut list = LIST.lock().unwrap_or_else(PoisonError::into_inner);
+    writeln!(list, "{op} {pid}").expect("the watchdog listens");
+}
+
+/// A process of the program under test. Dropping it kills it.
+#[derive(Debug)]
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `entropy ARGS` with nothing of our environment but `env`. Its output is appended to `dir/name.log`.
+    pub(crate) fn start(name: &str, args: &[&str], env: &[(String, String)], dir: &Path) -> Process {
+        let log = dir.join(format!("{name}.log"));
+        let output = File::options().create(true).append(true).open(&log).expect("a log file");
+        let child = Command::new(ENTROPY)
+            .args(args)
+            .env_clear()
+            .envs(env.iter().map(|(name, value)| (name, value)))
+            .current_dir(dir)
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("a log file"))
+            .stderr(output)
+            .spawn()
+            .expect("the program starts");
+        tell_watchdog("add", child.id());
+        Process { name: name.to_owned(), child, log }
+    }
+
+    /// Returns the process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal: `SIGTERM` to stop it, `SIGSTOP` to freeze it, `SIGCONT` to let it go on.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.pid()).expect("a process id"));
+        // It is ours and not yet reaped, so the number cannot be somebody else's.
+        signal::kill(pid, signal).unwrap_or_else(|error| panic!("{} gets no {signal}: {error}", self.name));
+    }
+
+    /// Ends it as `kill -9` does, and returns when it is gone.
+    pub(crate) fn kill(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        tell_watchdog("del", self.child.id());
+    }
+
+    /// Waits for it to end by itself.
+    pub(crate) async fn ended(&mut self, timeout: Duration) -> ExitStatus {
+        let what = format!("{} ends", self.name);
+        eventually(&what, timeout, async || self.child.try_wait().expect("its status")).await
+    }
+
+    /// Panics with its last words if it has ended.
+    pub(crate) fn assert_lives(&mut self) {
+        if let Some(status) = self.child.try_wait().expect("its status") {
+            let how = status.signal().map_or_else(|| status.to_string(), |signal| format!("signal {signal}"));
+            panic!("{} has ended ({how}):\n{}", self.name, self.tail(30));
+        }
+    }
+
+    /// Returns all that it has written.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Returns the last lines that it has written.
+    pub(crate) fn tail(&self, lines: usize) -> String {
+        let log = self.log();
+        let all: Vec<&str> = log.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
+    /// Returns its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
