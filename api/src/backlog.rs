@@ -13,9 +13,9 @@ use crate::fresh::Fresh;
 use crate::problem::ApiError;
 
 /// Jobs that may wait in one lane.
-pub const PER_LANE: i64 = 100_000;
+pub(crate) const PER_LANE: i64 = 100_000;
 /// Jobs that may wait in one organisation.
-pub const PER_ORGANIZATION: i64 = 1_000_000;
+pub(crate) const PER_ORGANIZATION: i64 = 1_000_000;
 
 const LANE_LIFETIME: Duration = Duration::from_secs(2);
 /// Counting a million rows takes a tenth of a second.
@@ -25,7 +25,7 @@ const RETRY_AFTER_S: u64 = 30;
 
 /// How much waits, as this process knows it.
 #[derive(Debug)]
-pub struct Backlog {
+pub(crate) struct Backlog {
     lanes: Fresh<Uuid, i64>,
     organizations: Fresh<Uuid, i64>,
 }
@@ -45,7 +45,7 @@ impl Default for Backlog {
 impl Backlog {
     /// Takes note of `count` jobs for `organization`, `lanes` telling how many of them go where. Refuses all of them
     /// if they do not fit.
-    pub async fn admit(
+    pub(crate) async fn admit(
         &self,
         db: &entropy_schema::Db,
         organization: Uuid,
@@ -94,6 +94,7 @@ fn full(place: Place, limit: i64) -> ApiError {
         Place::Lane(_) => "this account's lane",
         Place::Organization(_) => "your organisation",
     };
-    let detail = format!("{limit} jobs wait in {what}, and no more may. Wait until some are done, or cancel some.");
+    let detail =
+        format!("{limit} jobs wait in {what}, and no more may. Wait until some are done, or cancel some.");
     ApiError::too_many("backlog_full", detail, RETRY_AFTER_S)
 }

@@ -14,17 +14,21 @@ use crate::problem::{ApiError, FieldProblem};
 const MAX_PROBLEMS: usize = 50;
 
 /// Explains why `body` is not a `T`.
-pub fn explain<T: Type>(body: &Value, at: &str) -> ApiError {
+pub(crate) fn explain<T: Type>(body: &Value, at: &str) -> ApiError {
     let problems = problems::<T>(body, at);
     if problems.is_empty() {
         // The schema is satisfied, so it is a form that the schema cannot express.
-        return ApiError::malformed(vec![FieldProblem::new(at, "invalid", "does not have the documented form")]);
+        return ApiError::malformed(vec![FieldProblem::new(
+            at,
+            "invalid",
+            "does not have the documented form",
+        )]);
     }
     ApiError::malformed(problems)
 }
 
 /// Lists what is wrong with `body`, whose own path is `at`.
-pub fn problems<T: Type>(body: &Value, at: &str) -> Vec<FieldProblem> {
+pub(crate) fn problems<T: Type>(body: &Value, at: &str) -> Vec<FieldProblem> {
     let mut registry = Registry::new();
     T::register(&mut registry);
     let mut walk = Walk { registry: &registry, problems: Vec::new() };
@@ -60,7 +64,8 @@ impl Walk<'_> {
         // A described field of a named type is the type and its description, side by side.
         if !schema.all_of.is_empty() {
             for part in &schema.all_of {
-                if self.resolve(part).is_some_and(|part| !part.ty.is_empty() || part.discriminator.is_some()) {
+                if self.resolve(part).is_some_and(|part| !part.ty.is_empty() || part.discriminator.is_some())
+                {
                     self.value(part, value, path, known);
                 }
             }
@@ -117,7 +122,11 @@ impl Walk<'_> {
         for name in object.keys() {
             let named = schema.properties.iter().any(|(property, _)| property == name);
             if !named && !known.contains(&name.as_str()) && schema.additional_properties.is_none() {
-                self.add(&join(path, &shown(name)), "unknown_field", "is not a field of this request; remove it");
+                self.add(
+                    &join(path, &shown(name)),
+                    "unknown_field",
+                    "is not a field of this request; remove it",
+                );
             }
         }
     }
@@ -210,7 +219,9 @@ mod tests {
         assert_eq!(found(json!({"name": "a", "inner": {"size": 1}})), [""; 0]);
         assert_eq!(found(json!([])), [" wrong_type"]);
         assert_eq!(
-            found(json!({"inner": {"size": -1, "id": "x", "more": 1}, "list": [{"size": 1}, {}], "at": "now", "z": 1})),
+            found(
+                json!({"inner": {"size": -1, "id": "x", "more": 1}, "list": [{"size": 1}, {}], "at": "now", "z": 1})
+            ),
             [
                 "name missing",
                 "inner.size wrong_type",
@@ -226,7 +237,8 @@ mod tests {
 
     #[test]
     fn no_value_is_ever_repeated() {
-        let body = json!({"name": ["hunter2"], "inner": "hunter2", "at": "hunter2", "list": {"a": "hunter2"}});
+        let body =
+            json!({"name": ["hunter2"], "inner": "hunter2", "at": "hunter2", "list": {"a": "hunter2"}});
         let told = format!("{:?}", problems::<Outer>(&body, ""));
         assert!(!told.contains("hunter2"), "{told}");
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// A map that forgets. Holds a bounded number of entries; each counts for `lifetime`.
 #[derive(Debug)]
-pub struct Fresh<K, V> {
+pub(crate) struct Fresh<K, V> {
     lifetime: Duration,
     entries: Mutex<HashMap<K, (Instant, V)>>,
 }
@@ -17,18 +17,18 @@ const CAPACITY: usize = 20_000;
 
 impl<K: Eq + Hash + Clone, V: Clone> Fresh<K, V> {
     /// Makes an empty map.
-    pub fn new(lifetime: Duration) -> Self {
+    pub(crate) fn new(lifetime: Duration) -> Self {
         Fresh { lifetime, entries: Mutex::new(HashMap::new()) }
     }
 
     /// Returns the value if it is fresh.
-    pub fn get(&self, key: &K) -> Option<V> {
+    pub(crate) fn get(&self, key: &K) -> Option<V> {
         let entries = self.lock();
         entries.get(key).filter(|(at, _)| at.elapsed() < self.lifetime).map(|(_, value)| value.clone())
     }
 
     /// Keeps a value that was read just now.
-    pub fn put(&self, key: K, value: V) {
+    pub(crate) fn put(&self, key: K, value: V) {
         let mut entries = self.lock();
         if entries.len() >= CAPACITY {
             entries.retain(|_, (at, _)| at.elapsed() < self.lifetime);
@@ -40,14 +40,14 @@ impl<K: Eq + Hash + Clone, V: Clone> Fresh<K, V> {
     }
 
     /// Changes a fresh value in place; its age stays.
-    pub fn change(&self, key: &K, change: impl FnOnce(&mut V)) {
+    pub(crate) fn change(&self, key: &K, change: impl FnOnce(&mut V)) {
         if let Some((_, value)) = self.lock().get_mut(key) {
             change(value);
         }
     }
 
     /// Forgets a value: it was changed by this process.
-    pub fn forget(&self, key: &K) {
+    pub(crate) fn forget(&self, key: &K) {
         self.lock().remove(key);
     }
 

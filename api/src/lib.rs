@@ -5,7 +5,7 @@
 //!
 //! Start reading at [`routes`], one file per resource; [`http`] holds what happens around every request.
 
-pub mod auth;
+mod auth;
 mod backlog;
 mod explain;
 mod fresh;
@@ -22,6 +22,9 @@ use poem::listener::TcpAcceptor;
 use poem::{Endpoint, EndpointExt, Response, Route, Server};
 use tokio_util::sync::CancellationToken;
 
+pub use crate::auth::passwords::hash as hash_password;
+pub use crate::auth::passwords::{problem as password_problem, username_problem};
+pub use crate::auth::role::Role;
 pub use crate::routes::openapi_document;
 pub use crate::state::{AppConfig, AppState};
 
@@ -31,12 +34,12 @@ const DRAIN: std::time::Duration = std::time::Duration::from_secs(10);
 /// Returns everything that this process serves, as one endpoint.
 pub fn app(state: AppState) -> impl Endpoint<Output = Response> + 'static {
     let routes = Route::new()
-        .nest("/api/v1", routes::endpoint(state.clone()))
+        .nest("/api/v1", routes::endpoint())
         .at("/healthz", poem::get(ops::healthz))
         .at("/readyz", poem::get(ops::readyz))
         .at("/metrics", poem::get(ops::metrics))
         .at("/", poem::get(ops::home))
-        .nest("/docs", routes::docs());
+        .at("/docs", poem::get(routes::docs()));
     http::layer::Layer { inner: routes.map_to_response(), state }
 }
 

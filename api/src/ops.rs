@@ -15,19 +15,19 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The process is up.
 #[handler]
-pub fn healthz() -> Json<serde_json::Value> {
+pub(crate) fn healthz() -> Json<serde_json::Value> {
     Json(json!({"status": "ok"}))
 }
 
 /// The way in for people.
 #[handler]
-pub fn home() -> Redirect {
+pub(crate) fn home() -> Redirect {
     Redirect::temporary("/docs")
 }
 
 /// Postgres can be reached. Redis is named too, but work is accepted without it.
 #[handler]
-pub async fn readyz(request: &poem::Request) -> poem::Result<Response> {
+pub(crate) async fn readyz(request: &poem::Request) -> poem::Result<Response> {
     let state = request.data::<AppState>().ok_or_else(|| ApiError::internal("no state in the request"))?;
     let (postgres, redis) = tokio::join!(postgres_answers(state), redis_answers(state));
     let word = |answers| if answers { "ok" } else { "away" };
@@ -57,7 +57,7 @@ async fn redis_answers(state: &AppState) -> bool {
 
 /// What this process, the workers and the record count, in Prometheus' text form.
 #[handler]
-pub async fn metrics(request: &poem::Request) -> poem::Result<Response> {
+pub(crate) async fn metrics(request: &poem::Request) -> poem::Result<Response> {
     let state = request.data::<AppState>().ok_or_else(|| ApiError::internal("no state in the request"))?;
     let text = crate::metrics::page(state).await;
     Ok(Response::builder().content_type("text/plain; version=0.0.4; charset=utf-8").body(text))

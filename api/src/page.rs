@@ -13,7 +13,7 @@ const MAX_LIMIT: i64 = 200;
 
 /// A page of a list.
 #[derive(Debug, Object)]
-pub struct Page<T: ParseFromJSON + ToJSON + Type + Send + Sync> {
+pub(crate) struct Page<T: ParseFromJSON + ToJSON + Type + Send + Sync> {
     /// The items, newest first.
     pub items: Vec<T>,
     /// Pass it as `cursor` to get the next page; null: this was the last one.
@@ -22,7 +22,7 @@ pub struct Page<T: ParseFromJSON + ToJSON + Type + Send + Sync> {
 
 /// What a caller asked of a list: how many, and after what.
 #[derive(Debug, Clone, Copy)]
-pub struct Ask {
+pub(crate) struct Ask {
     /// Items on the page.
     pub limit: i64,
     /// Only items older than this one.
@@ -31,18 +31,23 @@ pub struct Ask {
 
 impl Ask {
     /// Reads the parameters of a list by id.
-    pub fn new(limit: Option<i64>, cursor: Option<&str>) -> Result<Ask, ApiError> {
+    pub(crate) fn new(limit: Option<i64>, cursor: Option<&str>) -> Result<Ask, ApiError> {
         let before = cursor.map(|cursor| decode(cursor)?.parse().map_err(|_| bad_cursor())).transpose()?;
         Ok(Ask { limit: limit_of(limit)?, before })
     }
 
     /// How many items to read: one more than asked for tells whether there is a next page.
-    pub fn fetch(self) -> i64 {
+    pub(crate) fn fetch(self) -> i64 {
         self.limit + 1
     }
 
     /// Cuts what was read to a page and makes the cursor.
-    pub fn page<R, T>(self, mut rows: Vec<R>, id: impl Fn(&R) -> Uuid, view: impl FnMut(R) -> T) -> Page<T>
+    pub(crate) fn page<R, T>(
+        self,
+        mut rows: Vec<R>,
+        id: impl Fn(&R) -> Uuid,
+        view: impl FnMut(R) -> T,
+    ) -> Page<T>
     where
         T: ParseFromJSON + ToJSON + Type + Send + Sync,
     {
@@ -55,7 +60,7 @@ impl Ask {
 }
 
 /// Checks a limit, or returns the default.
-pub fn limit_of(limit: Option<i64>) -> Result<i64, ApiError> {
+pub(crate) fn limit_of(limit: Option<i64>) -> Result<i64, ApiError> {
     match limit {
         None => Ok(DEFAULT_LIMIT),
         Some(limit) if (1..=MAX_LIMIT).contains(&limit) => Ok(limit),
@@ -67,18 +72,18 @@ pub fn limit_of(limit: Option<i64>) -> Result<i64, ApiError> {
 }
 
 /// Makes a cursor. Callers should not read it.
-pub fn encode(text: &str) -> String {
+pub(crate) fn encode(text: &str) -> String {
     URL_SAFE_NO_PAD.encode(text)
 }
 
 /// Reads a cursor.
-pub fn decode(cursor: &str) -> Result<String, ApiError> {
+pub(crate) fn decode(cursor: &str) -> Result<String, ApiError> {
     let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| bad_cursor())?;
     String::from_utf8(bytes).map_err(|_| bad_cursor())
 }
 
 /// The answer to a cursor that is none of ours.
-pub fn bad_cursor() -> ApiError {
+pub(crate) fn bad_cursor() -> ApiError {
     let message = "is not a cursor of this list; take it from `next_cursor`, or leave it out";
     ApiError::malformed(vec![FieldProblem::new("cursor", "invalid_cursor", message)])
 }

@@ -14,12 +14,12 @@ use poem_openapi::types::ToJSON;
 use poem_openapi::{ApiResponse, Object};
 
 /// The media type of every error.
-pub const CONTENT_TYPE: &str = "application/problem+json";
+pub(crate) const CONTENT_TYPE: &str = "application/problem+json";
 
 /// What went wrong with a request (RFC 9457).
 #[derive(Debug, Clone, Object)]
 #[oai(skip_serializing_if_is_none)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// Stable name of the problem, for programs.
     pub code: String,
     /// What sort of problem it is, in a few words.
@@ -38,7 +38,7 @@ pub struct Problem {
 /// One thing to change in the request.
 #[derive(Debug, Clone, PartialEq, Eq, Object)]
 #[oai(skip_serializing_if_is_none)]
-pub struct FieldProblem {
+pub(crate) struct FieldProblem {
     /// The field, from the body's top on: `message.text`, `jobs[3].args`.
     pub path: String,
     /// What to change.
@@ -49,19 +49,19 @@ pub struct FieldProblem {
 
 impl FieldProblem {
     /// Names a field and what to change there.
-    pub fn new(path: impl Into<String>, code: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(path: impl Into<String>, code: &str, message: impl Into<String>) -> Self {
         FieldProblem { path: path.into(), message: message.into(), code: Some(code.to_owned()) }
     }
 
     /// Takes over a problem that was found below `prefix`.
-    pub fn below(prefix: &str, error: FieldError) -> Self {
+    pub(crate) fn below(prefix: &str, error: FieldError) -> Self {
         FieldProblem::new(format!("{prefix}.{}", error.path), error.code, error.message)
     }
 }
 
 /// A request that was not carried out.
 #[derive(Debug)]
-pub struct ApiError {
+pub(crate) struct ApiError {
     status: StatusCode,
     code: &'static str,
     detail: String,
@@ -76,57 +76,61 @@ impl ApiError {
     }
 
     /// 400: the request cannot be read.
-    pub fn invalid(detail: impl Into<String>) -> Self {
+    pub(crate) fn invalid(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request", detail)
     }
 
     /// 400: fields have the wrong form.
-    pub fn malformed(errors: Vec<FieldProblem>) -> Self {
+    pub(crate) fn malformed(errors: Vec<FieldProblem>) -> Self {
         Self::invalid(sentence(&errors)).with_errors(errors)
     }
 
     /// 422: fields have values that cannot be.
-    pub fn unprocessable(errors: Vec<FieldProblem>) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed", sentence(&errors)).with_errors(errors)
+    pub(crate) fn unprocessable(errors: Vec<FieldProblem>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed", sentence(&errors))
+            .with_errors(errors)
     }
 
     /// 422 about one field.
-    pub fn field(path: &str, code: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn field(path: &str, code: &str, message: impl Into<String>) -> Self {
         Self::unprocessable(vec![FieldProblem::new(path, code, message)])
     }
 
     /// 401: nobody is logged in. `code` tells a token that ran out from one that never was.
-    pub fn unauthenticated(code: &'static str, detail: &'static str) -> Self {
+    pub(crate) fn unauthenticated(code: &'static str, detail: &'static str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, code, detail)
     }
 
     /// 403: the caller may not do this.
-    pub fn forbidden(code: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn forbidden(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, code, detail)
     }
 
     /// 404: the organisation has no such thing.
-    pub fn not_found(code: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn not_found(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, code, detail)
     }
 
     /// 405, 413, 415: the request does not fit the operation.
-    pub fn unfit(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn unfit(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(status, code, detail)
     }
 
     /// 409: it cannot be done as things stand.
-    pub fn conflict(code: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn conflict(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, code, detail)
     }
 
     /// 429: too much, for now.
-    pub fn too_many(code: &'static str, detail: impl Into<String>, retry_after_s: u64) -> Self {
-        Self { retry_after_s: Some(retry_after_s.max(1)), ..Self::new(StatusCode::TOO_MANY_REQUESTS, code, detail) }
+    pub(crate) fn too_many(code: &'static str, detail: impl Into<String>, retry_after_s: u64) -> Self {
+        Self {
+            retry_after_s: Some(retry_after_s.max(1)),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, code, detail)
+        }
     }
 
     /// 503: the database cannot be reached.
-    pub fn unavailable(cause: impl fmt::Display) -> Self {
+    pub(crate) fn unavailable(cause: impl fmt::Display) -> Self {
         Self {
             retry_after_s: Some(2),
             cause: Some(cause.to_string()),
@@ -139,7 +143,7 @@ impl ApiError {
     }
 
     /// 500: our fault.
-    pub fn internal(cause: impl fmt::Display) -> Self {
+    pub(crate) fn internal(cause: impl fmt::Display) -> Self {
         Self {
             cause: Some(cause.to_string()),
             ..Self::new(
@@ -152,33 +156,50 @@ impl ApiError {
 
     /// Adds the fields to change.
     #[must_use]
-    pub fn with_errors(mut self, errors: Vec<FieldProblem>) -> Self {
+    pub(crate) fn with_errors(mut self, errors: Vec<FieldProblem>) -> Self {
         self.errors = errors;
         self
     }
 
+    /// The same, for fields that stand below `path` in the request.
+    #[must_use]
+    pub(crate) fn below(mut self, path: &str) -> Self {
+        for error in &mut self.errors {
+            error.path = format!("{path}.{}", error.path);
+        }
+        if !self.errors.is_empty() {
+            self.detail = sentence(&self.errors);
+        }
+        self
+    }
+
     /// The HTTP status.
-    pub fn status_code(&self) -> StatusCode {
+    pub(crate) fn status_code(&self) -> StatusCode {
         self.status
     }
 
     /// The stable code.
-    pub fn code(&self) -> &'static str {
+    pub(crate) fn code(&self) -> &'static str {
         self.code
     }
 
     /// What happened and what to do.
-    pub fn detail(&self) -> &str {
+    pub(crate) fn detail(&self) -> &str {
         &self.detail
     }
 
+    /// The fields to change.
+    pub(crate) fn into_errors(self) -> Vec<FieldProblem> {
+        self.errors
+    }
+
     /// What the log should know and the caller should not.
-    pub fn cause(&self) -> Option<&str> {
+    pub(crate) fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
     }
 
     /// The answer.
-    pub fn response(&self, trace_id: &str) -> poem::Response {
+    pub(crate) fn response(&self, trace_id: &str) -> poem::Response {
         let problem = Problem {
             code: self.code.to_owned(),
             title: self.status.canonical_reason().unwrap_or("Error").to_owned(),
@@ -188,9 +209,8 @@ impl ApiError {
             trace_id: trace_id.to_owned(),
         };
         let body = problem.to_json().unwrap_or_default().to_string();
-        let mut response = poem::Response::builder()
-            .status(self.status)
-            .header(header::CONTENT_TYPE, CONTENT_TYPE);
+        let mut response =
+            poem::Response::builder().status(self.status).header(header::CONTENT_TYPE, CONTENT_TYPE);
         if let Some(seconds) = self.retry_after_s {
             response = response.header(header::RETRY_AFTER, seconds.to_string());
         }

@@ -142,12 +142,18 @@ fn lane_reason(code: &str) -> Option<&'static str> {
         "min_gap" => "The account keeps its minimum gap between two messages.",
         "messages_per_minute" => "The account has used up its messages per minute.",
         "messages_per_day" => "The account has used up its messages per day.",
-        "recipients_per_minute" => "The account has written to as many different people as it may in a minute.",
+        "recipients_per_minute" => {
+            "The account has written to as many different people as it may in a minute."
+        }
         "api_calls_per_hour" => "The GeWe token has used up its calls per hour.",
         "account_offline" => "The account is offline. Log it in again, or resume it if it is online.",
         "gewe_token_rejected" => "GeWe rejected the account's token. Check the token.",
-        "flood_guard" => "The guard against floods stopped the account, since it sent faster than its limits allow.",
-        "account_not_ready" => "The account cannot send yet: it needs a wxid, a device and the status ONLINE.",
+        "flood_guard" => {
+            "The guard against floods stopped the account, since it sent faster than its limits allow."
+        }
+        "account_not_ready" => {
+            "The account cannot send yet: it needs a wxid, a device and the status ONLINE."
+        }
         "lane_paused" => "Its lane was paused.",
         "queue_paused" => "Its queue was paused.",
         _ => return None,
@@ -197,7 +203,11 @@ mod tests {
 
     fn check(facts: Facts, code: &str, next_try_at: Option<DateTime<Utc>>, ahead: i64) {
         let why = why(&facts);
-        assert_eq!((why.code.as_str(), why.next_try_at, why.jobs_ahead), (code, next_try_at, ahead), "{why:?}");
+        assert_eq!(
+            (why.code.as_str(), why.next_try_at, why.jobs_ahead),
+            (code, next_try_at, ahead),
+            "{why:?}"
+        );
         assert!(why.message.ends_with('.'), "{}", why.message);
     }
 
@@ -213,14 +223,20 @@ mod tests {
 
     #[test]
     fn a_scheduled_job_names_its_time_whatever_else_goes_on_in_its_lane() {
-        let facts = Facts { due_at: in_s(3600), wait_code: Some("scheduled".into()), lane_busy: true, ..head() };
+        let facts =
+            Facts { due_at: in_s(3600), wait_code: Some("scheduled".into()), lane_busy: true, ..head() };
         check(facts, "scheduled", in_s(3600), 1);
     }
 
     #[test]
     fn jobs_ahead_count_the_one_that_runs() {
         check(Facts { lane_busy: true, lane_runnable_at: None, ..head() }, "lane_busy", in_s(0), 1);
-        check(Facts { lane_busy: true, ahead: 4, lane_runnable_at: None, ..head() }, "jobs_ahead", in_s(0), 5);
+        check(
+            Facts { lane_busy: true, ahead: 4, lane_runnable_at: None, ..head() },
+            "jobs_ahead",
+            in_s(0),
+            5,
+        );
         let limited = Facts {
             ahead: 4,
             lane_runnable_at: in_s(7),
@@ -229,7 +245,12 @@ mod tests {
         };
         assert!(why(&limited).message.contains("messages per minute"));
         check(limited, "jobs_ahead", in_s(7), 4);
-        check(Facts { has_lane: false, lane_runnable_at: None, ahead: 2, ..head() }, "jobs_ahead", in_s(0), 2);
+        check(
+            Facts { has_lane: false, lane_runnable_at: None, ahead: 2, ..head() },
+            "jobs_ahead",
+            in_s(0),
+            2,
+        );
     }
 
     #[test]

@@ -37,14 +37,14 @@ pub(crate) struct CreateUser {
 pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
     let Command::CreateUser(args) = command;
     let url = environment("DATABASE_URL").context("DATABASE_URL is not set")?;
-    if let Some(problem) = entropy_api::auth::passwords::username_problem(&args.username) {
+    if let Some(problem) = entropy_api::username_problem(&args.username) {
         bail!("--username: {problem}");
     }
     let password = tokio::task::spawn_blocking(read_password).await??;
-    if let Some(problem) = entropy_api::auth::passwords::problem(password.expose()) {
+    if let Some(problem) = entropy_api::password_problem(password.expose()) {
         bail!("password: {problem}");
     }
-    let hashed_password = tokio::task::spawn_blocking(move || entropy_api::auth::passwords::hash(&password)).await??;
+    let hashed_password = tokio::task::spawn_blocking(move || entropy_api::hash_password(&password)).await??;
     let organization_id = args.organization_id.unwrap_or_else(Uuid::now_v7);
     let user = User {
         id: Uuid::now_v7(),

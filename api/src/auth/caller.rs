@@ -17,7 +17,7 @@ const SCHEME: &str = "Bearer";
 ///
 /// Role and standing are those of the database, at most ten seconds old in a process that did not change them itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
+pub(crate) struct Caller {
     /// The person.
     pub id: Uuid,
     /// Their tenant: every query is bound to it.
@@ -30,7 +30,7 @@ pub struct Caller {
 
 impl Caller {
     /// Lets nobody below `role` pass.
-    pub fn require(&self, role: Role) -> Result<(), ApiError> {
+    pub(crate) fn require(&self, role: Role) -> Result<(), ApiError> {
         if self.role >= role {
             return Ok(());
         }
@@ -74,7 +74,8 @@ impl<'a> ApiExtractor<'a> for Caller {
         _: &mut RequestBody,
         _: ExtractParamOptions<()>,
     ) -> Result<Self> {
-        let state = request.data::<AppState>().ok_or_else(|| ApiError::internal("no state in the request"))?;
+        let state =
+            request.data::<AppState>().ok_or_else(|| ApiError::internal("no state in the request"))?;
         let token = request.header(header::AUTHORIZATION).and_then(bearer).ok_or_else(unauthenticated)?;
         Ok(find(state, state.tokens.read(token)?).await?)
     }

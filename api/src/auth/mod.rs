@@ -1,7 +1,7 @@
 //! Who calls, and what they may do.
 
-pub mod caller;
-pub mod passwords;
-pub mod role;
-pub mod throttle;
-pub mod tokens;
+pub(crate) mod caller;
+pub(crate) mod passwords;
+pub(crate) mod role;
+pub(crate) mod throttle;
+pub(crate) mod tokens;

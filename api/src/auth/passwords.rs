@@ -18,7 +18,7 @@ const WAITING: usize = 128;
 
 /// Hashes passwords away from the threads that serve requests.
 #[derive(Debug)]
-pub struct Passwords {
+pub(crate) struct Passwords {
     turns: Semaphore,
     places: Semaphore,
 }
@@ -30,14 +30,14 @@ impl Default for Passwords {
 }
 
 /// A turn at hashing. While it is held, at most one other login is being decided.
-pub struct Turn<'a> {
+pub(crate) struct Turn<'a> {
     _place: tokio::sync::SemaphorePermit<'a>,
     _turn: tokio::sync::SemaphorePermit<'a>,
 }
 
 impl Passwords {
     /// Waits for a turn. Fails at once when too many wait already.
-    pub async fn turn(&self) -> Result<Turn<'_>, ApiError> {
+    pub(crate) async fn turn(&self) -> Result<Turn<'_>, ApiError> {
         let place = self.places.try_acquire().map_err(|_| {
             ApiError::too_many("too_many_logins", "Too many people are logging in. Try again in a moment.", 1)
         })?;
@@ -48,7 +48,7 @@ impl Passwords {
 
 impl Turn<'_> {
     /// Hashes a password.
-    pub async fn hash(&self, password: Secret) -> Result<String, ApiError> {
+    pub(crate) async fn hash(&self, password: Secret) -> Result<String, ApiError> {
         tokio::task::spawn_blocking(move || hash(&password))
             .await
             .map_err(ApiError::internal)?
@@ -57,7 +57,7 @@ impl Turn<'_> {
 
     /// Tells whether `password` is the one that was hashed. Without a hash it takes as long and says no, so that the
     /// time does not tell whether a name exists.
-    pub async fn verify(&self, password: Secret, hashed: Option<String>) -> Result<bool, ApiError> {
+    pub(crate) async fn verify(&self, password: Secret, hashed: Option<String>) -> Result<bool, ApiError> {
         tokio::task::spawn_blocking(move || {
             let known = hashed.is_some();
             let hashed = hashed.unwrap_or_else(|| DUMMY.clone());

@@ -16,14 +16,14 @@ const PER_ADDRESS: i64 = 30;
 
 /// The two things that failures are counted by.
 #[derive(Debug)]
-pub struct Subjects {
+pub(crate) struct Subjects {
     name: String,
     address: Option<String>,
 }
 
 impl Subjects {
     /// Of a login with `username` from `address`.
-    pub fn new(username: &str, address: Option<&str>) -> Self {
+    pub(crate) fn new(username: &str, address: Option<&str>) -> Self {
         Subjects {
             name: format!("name:{}", username.to_lowercase()),
             address: address.map(|address| format!("address:{address}")),
@@ -31,10 +31,11 @@ impl Subjects {
     }
 
     /// Refuses the login if either has failed too often, and says for how long.
-    pub async fn check(&self, conn: &mut Conn) -> Result<(), ApiError> {
+    pub(crate) async fn check(&self, conn: &mut Conn) -> Result<(), ApiError> {
         let mut wait_s = 0;
         let limits = [(Some(&self.name), PER_NAME), (self.address.as_ref(), PER_ADDRESS)];
-        for (subject, limit) in limits.into_iter().filter_map(|(subject, limit)| subject.map(|s| (s, limit))) {
+        for (subject, limit) in limits.into_iter().filter_map(|(subject, limit)| subject.map(|s| (s, limit)))
+        {
             let failures = users::failures(conn, subject, WINDOW_S).await?;
             if failures.count >= limit {
                 wait_s = wait_s.max(failures.oldest_leaves_in_s.max(1));
@@ -48,7 +49,7 @@ impl Subjects {
     }
 
     /// Counts a failure.
-    pub async fn failed(&self, conn: &mut Conn) -> Result<(), ApiError> {
+    pub(crate) async fn failed(&self, conn: &mut Conn) -> Result<(), ApiError> {
         users::add_failure(conn, &self.name).await?;
         if let Some(address) = &self.address {
             users::add_failure(conn, address).await?;
@@ -57,7 +58,7 @@ impl Subjects {
     }
 
     /// Forgets the failures of the name. Those of the address stay: one good login must not buy thirty guesses more.
-    pub async fn succeeded(&self, conn: &mut Conn) -> Result<(), ApiError> {
+    pub(crate) async fn succeeded(&self, conn: &mut Conn) -> Result<(), ApiError> {
         Ok(users::clear_failures(conn, &self.name).await?)
     }
 }

@@ -22,7 +22,7 @@ struct Claims {
 }
 
 /// Issues and reads tokens.
-pub struct Tokens {
+pub(crate) struct Tokens {
     header: Header,
     validation: Validation,
     encoding: EncodingKey,
@@ -38,7 +38,7 @@ impl std::fmt::Debug for Tokens {
 
 impl Tokens {
     /// Takes key, algorithm and lifetime from the configuration.
-    pub fn new(http: &Http) -> anyhow::Result<Tokens> {
+    pub(crate) fn new(http: &Http) -> anyhow::Result<Tokens> {
         let algorithm: Algorithm = http.jwt_algorithm.parse().context("JWT_ALGORITHM is not known")?;
         if !matches!(algorithm, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512) {
             bail!("JWT_ALGORITHM must be HS256, HS384 or HS512");
@@ -57,20 +57,25 @@ impl Tokens {
     }
 
     /// Seconds for which a token is good.
-    pub fn lifetime_s(&self) -> i64 {
+    pub(crate) fn lifetime_s(&self) -> i64 {
         self.lifetime_s
     }
 
     /// Issues a token.
-    pub fn issue(&self, user: Uuid, organization: Uuid, role: Role) -> Result<String, ApiError> {
+    pub(crate) fn issue(&self, user: Uuid, organization: Uuid, role: Role) -> Result<String, ApiError> {
         let iat = Utc::now().timestamp();
-        let claims =
-            Claims { sub: user, org: organization, role: role.as_str().into(), iat, exp: iat + self.lifetime_s };
+        let claims = Claims {
+            sub: user,
+            org: organization,
+            role: role.as_str().into(),
+            iat,
+            exp: iat + self.lifetime_s,
+        };
         jsonwebtoken::encode(&self.header, &claims, &self.encoding).map_err(ApiError::internal)
     }
 
     /// Returns whose token it is. An expired one has its own code, since it only takes a new login.
-    pub fn read(&self, token: &str) -> Result<Uuid, ApiError> {
+    pub(crate) fn read(&self, token: &str) -> Result<Uuid, ApiError> {
         match jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation) {
             Ok(data) => Ok(data.claims.sub),
             Err(error) if *error.kind() == ErrorKind::ExpiredSignature => {
@@ -82,7 +87,7 @@ impl Tokens {
 }
 
 /// The answer to a request without a good token.
-pub fn unauthenticated() -> ApiError {
+pub(crate) fn unauthenticated() -> ApiError {
     ApiError::unauthenticated(
         "unauthenticated",
         "Log in with POST /api/v1/auth/login and send the token as `Authorization: Bearer <token>`.",
@@ -126,7 +131,8 @@ mod tests {
     #[test]
     fn forged_tokens_are_refused() {
         let good = tokens("secret-secret", 1);
-        let other = tokens("other-secret", 1).issue(Uuid::now_v7(), Uuid::nil(), Role::Admin).expect("a token");
+        let other =
+            tokens("other-secret", 1).issue(Uuid::now_v7(), Uuid::nil(), Role::Admin).expect("a token");
         assert_eq!(code(good.read(&other)), "unauthenticated");
         assert_eq!(code(good.read("")), "unauthenticated");
         let claims = other.split('.').nth(1).expect("claims");

@@ -5,17 +5,18 @@ use std::time::Duration;
 use futures::StreamExt;
 use poem::http::StatusCode;
 use poem::{Request, RequestBody, Result};
-use poem_openapi::impl_apirequest_for_payload;
+use poem_openapi::error::ContentTypeError;
 use poem_openapi::payload::{Json, ParsePayload, Payload};
-use poem_openapi::registry::{MetaSchemaRef, Registry};
+use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchemaRef, Registry};
 use poem_openapi::types::ParseFromJSON;
+use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions, impl_apirequest_for_payload};
 use serde_json::Value;
 
 use crate::explain::explain;
 use crate::problem::{ApiError, FieldProblem};
 
 /// The largest body.
-pub const MAX_BYTES: usize = 1 << 20;
+pub(crate) const MAX_BYTES: usize = 1 << 20;
 /// How much of a body that is too large is read and thrown away, so that its sender gets to read our answer.
 const MAX_DRAINED_BYTES: usize = 16 << 20;
 /// How long a body may take to arrive.
@@ -23,7 +24,7 @@ const MAX_TIME: Duration = Duration::from_secs(30);
 
 /// A JSON body that has the form of `T`, and no field more.
 #[derive(Debug)]
-pub struct Body<T>(pub T);
+pub(crate) struct Body<T>(pub T);
 
 impl<T: ParseFromJSON> Payload for Body<T> {
     const CONTENT_TYPE: &'static str = "application/json";
@@ -45,19 +46,58 @@ impl<T: ParseFromJSON> ParsePayload for Body<T> {
     const IS_REQUIRED: bool = true;
 
     async fn from_request(_: &Request, body: &mut RequestBody) -> Result<Self> {
-        let body = body.take().map_err(ApiError::internal)?;
-        let bytes = match tokio::time::timeout(MAX_TIME, read(body)).await {
-            Ok(read) => read?,
-            Err(_) => {
-                let detail = "The body did not arrive within 30 s. Send it again.";
-                return Err(ApiError::unfit(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail).into());
-            }
-        };
+        let bytes = read_in_time(body).await?;
         Ok(Body(parse(&bytes)?))
     }
 }
 
 impl_apirequest_for_payload!(Body<T>, T: ParseFromJSON);
+
+/// A JSON body that may also be left out.
+#[derive(Debug)]
+pub(crate) struct OptionalBody<T>(pub(crate) T);
+
+impl<'a, T: ParseFromJSON + Default> ApiExtractor<'a> for OptionalBody<T> {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+
+    fn request_meta() -> Option<MetaRequest> {
+        let content =
+            vec![MetaMediaType { content_type: <Body<T> as Payload>::CONTENT_TYPE, schema: T::schema_ref() }];
+        Some(MetaRequest { description: None, content, required: false })
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        body: &mut RequestBody,
+        _: ExtractParamOptions<()>,
+    ) -> Result<Self> {
+        let bytes = read_in_time(body).await?;
+        if bytes.is_empty() {
+            return Ok(OptionalBody(T::default()));
+        }
+        match request.content_type() {
+            Some(content_type) if Body::<T>::check_content_type(content_type) => {
+                Ok(OptionalBody(parse(&bytes)?))
+            }
+            _ => Err(ContentTypeError::ExpectContentType.into()),
+        }
+    }
+}
+
+async fn read_in_time(body: &mut RequestBody) -> Result<Vec<u8>, ApiError> {
+    let body = body.take().map_err(ApiError::internal)?;
+    tokio::time::timeout(MAX_TIME, read(body)).await.unwrap_or_else(|_| {
+        let detail = "The body did not arrive within 30 s. Send it again.";
+        Err(ApiError::unfit(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail))
+    })
+}
 
 async fn read(body: poem::Body) -> Result<Vec<u8>, ApiError> {
     let mut bytes = Vec::new();
@@ -129,7 +169,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_read_up_to_its_limit_and_no_further() {
-        assert_eq!(read(poem::Body::from_vec(vec![b' '; MAX_BYTES])).await.map(|b| b.len()).ok(), Some(MAX_BYTES));
+        assert_eq!(
+            read(poem::Body::from_vec(vec![b' '; MAX_BYTES])).await.map(|b| b.len()).ok(),
+            Some(MAX_BYTES)
+        );
         let error = read(poem::Body::from_vec(vec![b' '; MAX_BYTES + 1])).await.expect_err("too large");
         assert_eq!(error.status_code(), StatusCode::PAYLOAD_TOO_LARGE);
     }

@@ -19,7 +19,7 @@ use crate::problem::{ApiError, FieldProblem};
 const TRACE_HEADER: HeaderName = HeaderName::from_static("x-trace-id");
 
 /// Wraps `inner`, the routes.
-pub struct Layer<E> {
+pub(crate) struct Layer<E> {
     /// The routes.
     pub inner: E,
     /// What every handler may use.
@@ -46,7 +46,8 @@ impl<E: Endpoint> Endpoint for Layer<E> {
         );
         let method = request.method().clone();
         let path = own_path(request.uri().path());
-        let answered = AssertUnwindSafe(self.inner.call(request)).catch_unwind().instrument(span.clone()).await;
+        let answered =
+            AssertUnwindSafe(self.inner.call(request)).catch_unwind().instrument(span.clone()).await;
         let mut response = span.in_scope(|| match answered {
             Ok(Ok(response)) => response.into_response(),
             Ok(Err(error)) => refuse(error, &trace_id),
@@ -69,9 +70,11 @@ impl<E: Endpoint> Endpoint for Layer<E> {
     }
 }
 
-/// Routes outside the API, by name: they are asked every few seconds and by machines.
+/// Routes beside the operations, by name. Machines ask them every few seconds; they are not worth a line each.
 fn own_path(path: &str) -> Option<&'static str> {
-    ["/healthz", "/readyz", "/metrics"].into_iter().find(|own| *own == path)
+    ["/healthz", "/readyz", "/metrics", "/", "/docs", "/api/v1/openapi.json"]
+        .into_iter()
+        .find(|own| *own == path)
 }
 
 /// Puts an error into our shape.
@@ -81,11 +84,17 @@ fn refuse(error: Error, trace_id: &str) -> Response {
         Err(error) => error,
     };
     if error.is::<NotFoundError>() || error.is::<RoutePathError>() {
-        return report(ApiError::not_found("route_not_found", "There is no such address. See /docs."), trace_id);
+        return report(
+            ApiError::not_found("route_not_found", "There is no such address. See /docs."),
+            trace_id,
+        );
     }
     if error.is::<MethodNotAllowedError>() {
         let detail = "This address does not know that method. See /docs.";
-        return report(ApiError::unfit(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail), trace_id);
+        return report(
+            ApiError::unfit(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail),
+            trace_id,
+        );
     }
     if error.is::<ContentTypeError>() {
         let detail = "Send the body as JSON, with the header `Content-Type: application/json`.";
@@ -104,7 +113,10 @@ fn refuse(error: Error, trace_id: &str) -> Response {
     }
     let status = error.status();
     if status.is_client_error() {
-        return report(ApiError::unfit(status, "invalid_request", "The request cannot be read. See /docs."), trace_id);
+        return report(
+            ApiError::unfit(status, "invalid_request", "The request cannot be read. See /docs."),
+            trace_id,
+        );
     }
     report(ApiError::internal(error), trace_id)
 }

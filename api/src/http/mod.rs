@@ -1,6 +1,6 @@
 //! What happens around every operation: trace ids, limits, errors in one shape, headers, counters.
 
-pub mod body;
-pub mod layer;
-pub mod operation;
-pub mod origin;
+pub(crate) mod body;
+pub(crate) mod layer;
+pub(crate) mod operation;
+pub(crate) mod origin;

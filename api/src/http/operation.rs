@@ -18,15 +18,16 @@ use crate::problem::{self, ApiError, FieldProblem, Problem};
 
 /// Filled with the route's pattern once it is known; the layer around all routes reads it for logs and counters.
 #[derive(Debug, Clone, Default)]
-pub struct Route(pub Arc<OnceLock<Arc<str>>>);
+pub(crate) struct Route(pub Arc<OnceLock<Arc<str>>>);
 
 /// An API whose operations are wrapped.
-pub struct Operations<T>(pub T);
+pub(crate) struct Operations<T>(pub T);
 
 impl<T: OpenApi> OpenApi for Operations<T> {
     fn meta() -> Vec<MetaApi> {
         let mut apis = T::meta();
-        for operation in apis.iter_mut().flat_map(|api| &mut api.paths).flat_map(|path| &mut path.operations) {
+        for operation in apis.iter_mut().flat_map(|api| &mut api.paths).flat_map(|path| &mut path.operations)
+        {
             document_problems(operation);
         }
         apis
@@ -134,7 +135,11 @@ fn document_problems(operation: &mut MetaOperation) {
     let login = operation.operation_id == Some("login");
     let problems: [(bool, u16, &'static str); 11] = [
         (body || parameters, 400, "The request cannot be read, or has a field that does not exist."),
-        (secured || login, 401, "Nobody is logged in: no token, an expired or a forged one, or wrong credentials."),
+        (
+            secured || login,
+            401,
+            "Nobody is logged in: no token, an expired or a forged one, or wrong credentials.",
+        ),
         (secured || logs_in, 403, "The caller's role does not allow this, or registration is closed."),
         (one_thing || enqueues, 404, "The organisation has no such thing."),
         (changes && secured || logs_in, 409, "It cannot be done as things stand, or the name is taken."),

@@ -4,14 +4,14 @@ use poem::{FromRequest, Request, RequestBody, Result};
 
 /// The request's trace id, for jobs and the audit log.
 #[derive(Debug, Clone)]
-pub struct TraceId(pub String);
+pub(crate) struct TraceId(pub String);
 
 /// Trace and address of a request.
 ///
 /// The address is that of the connection. Behind a proxy it is the proxy's: a header that anybody can write is no
 /// ground to refuse a login on.
 #[derive(Debug, Clone)]
-pub struct Origin {
+pub(crate) struct Origin {
     /// Ties everything that the request causes to it.
     pub trace_id: String,
     /// Network address without the port.

@@ -13,7 +13,7 @@ struct Family {
 /// Merges pages: equal series are summed, HELP and TYPE are kept once.
 ///
 /// Counters of processes that are gone still count, since what they did was done. Gauges of such processes do not.
-pub fn merge<'a>(pages: impl Iterator<Item = (&'a str, bool)>) -> String {
+pub(super) fn merge<'a>(pages: impl Iterator<Item = (&'a str, bool)>) -> String {
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
     for (page, alive) in pages {
         let mut types: BTreeMap<&str, &str> = BTreeMap::new();
@@ -21,7 +21,9 @@ pub fn merge<'a>(pages: impl Iterator<Item = (&'a str, bool)>) -> String {
         for line in page.lines().map(str::trim).filter(|line| !line.is_empty()) {
             if let Some(comment) = line.strip_prefix("# ") {
                 let mut words = comment.splitn(3, ' ');
-                let (Some(what @ ("HELP" | "TYPE")), Some(name)) = (words.next(), words.next()) else { continue };
+                let (Some(what @ ("HELP" | "TYPE")), Some(name)) = (words.next(), words.next()) else {
+                    continue;
+                };
                 current = name;
                 if what == "TYPE" {
                     types.insert(name, words.next().unwrap_or_default());

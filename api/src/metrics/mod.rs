@@ -10,7 +10,8 @@ use std::time::Duration;
 use entropy_schema::Db;
 use entropy_schema::views::{depths, workers};
 use prometheus::{
-    Encoder, Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 use crate::AppState;
@@ -22,7 +23,7 @@ const LIFETIME: Duration = Duration::from_secs(5);
 
 /// The counters of this process.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     request_seconds: HistogramVec,
@@ -46,14 +47,15 @@ struct Record {
 
 impl Metrics {
     /// Sets up the counters.
-    pub fn new() -> Result<Metrics, prometheus::Error> {
+    pub(crate) fn new() -> Result<Metrics, prometheus::Error> {
         let registry = Registry::new();
         let requests = IntCounterVec::new(
             Opts::new("entropy_http_requests_total", "requests by method, route and status"),
             &["method", "route", "status"],
         )?;
         let request_seconds = HistogramVec::new(
-            HistogramOpts::new("entropy_http_request_seconds", "how long requests take").buckets(SECONDS.to_vec()),
+            HistogramOpts::new("entropy_http_request_seconds", "how long requests take")
+                .buckets(SECONDS.to_vec()),
             &["method", "route"],
         )?;
         let pool_in_use = IntGauge::new("entropy_api_pool_in_use", "database connections in use by the api")?;
@@ -74,7 +76,7 @@ impl Metrics {
     }
 
     /// Counts a request.
-    pub fn answered(&self, method: &str, route: &str, status: u16, elapsed: Duration) {
+    pub(crate) fn answered(&self, method: &str, route: &str, status: u16, elapsed: Duration) {
         // A method is whatever the caller wrote; only known ones become a label.
         let known = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
         let method = known.into_iter().find(|known| *known == method).unwrap_or("other");
@@ -91,7 +93,8 @@ impl Record {
             registry.register(Box::new(gauge.clone()))?;
             Ok::<_, prometheus::Error>(gauge)
         };
-        let runnable = by_queue("entropy_jobs_runnable", "jobs that nothing holds back but those before them")?;
+        let runnable =
+            by_queue("entropy_jobs_runnable", "jobs that nothing holds back but those before them")?;
         let waiting =
             by_queue("entropy_jobs_waiting", "jobs that wait for a time, a retry, a limit or a person")?;
         let single = |name: &str, help: &str| {
@@ -139,7 +142,7 @@ impl Record {
 }
 
 /// Writes the page. Without the database it shows what this process counts alone.
-pub async fn page(state: &AppState) -> String {
+pub(crate) async fn page(state: &AppState) -> String {
     let metrics = &state.metrics;
     let (in_use, size) = state.db.usage();
     metrics.pool_in_use.set(i64::try_from(in_use).unwrap_or(i64::MAX));

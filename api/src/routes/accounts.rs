@@ -22,7 +22,7 @@ use super::bulk::cancel_all_of_account;
 use crate::AppState;
 use crate::auth::caller::Caller;
 use crate::auth::role::Role;
-use crate::http::body::Body;
+use crate::http::body::{Body, OptionalBody};
 use crate::http::origin::Origin;
 use crate::page::{Ask, Page};
 use crate::problem::{ApiError, FieldProblem};
@@ -57,7 +57,7 @@ struct UpdateAccount {
 }
 
 /// Why an account is paused.
-#[derive(Object)]
+#[derive(Default, Object)]
 #[oai(deny_unknown_fields)]
 pub(super) struct PauseRequest {
     /// For people; up to 200 characters.
@@ -167,7 +167,10 @@ impl Accounts {
         conn.transaction(async |conn| {
             accounts::insert(conn, &account).await.map_err(taken)?;
             lanes::create(conn, account.id, account.organization_id, "account").await?;
-            Note::new("account.create", "account", id).after(facts(&account)).write(conn, &caller, &origin).await
+            Note::new("account.create", "account", id)
+                .after(facts(&account))
+                .write(conn, &caller, &origin)
+                .await
         })
         .await?;
         Ok(Created::Created(Json(read(&mut conn, &caller, id).await?)))
@@ -286,7 +289,7 @@ impl Accounts {
         caller: Caller,
         origin: Origin,
         id: Path<Uuid>,
-        body: Body<PauseRequest>,
+        body: OptionalBody<PauseRequest>,
     ) -> Result<Json<AccountView>, ApiError> {
         caller.require(Role::Agent)?;
         let reason = reason(body.0)?;
@@ -322,7 +325,8 @@ impl Accounts {
             let before = json!({"status": account.status});
             match account.status.as_str() {
                 "RISK_HOLD" if caller.role < Role::Manager => {
-                    let detail = "WeChat has limited this account. A manager has to look at it and resume it.";
+                    let detail =
+                        "WeChat has limited this account. A manager has to look at it and resume it.";
                     return Err(ApiError::forbidden("risk_hold_needs_manager", detail));
                 }
                 "RISK_HOLD" | "OFFLINE" => {
@@ -465,7 +469,11 @@ impl Fields {
         if let MaybeUndefined::Value(token) = &self.gewe_token_id
             && !plain(token, 512)
         {
-            add("gewe_token_id", "bad_token", "must be 1 to 512 letters, digits and signs without spaces".into());
+            add(
+                "gewe_token_id",
+                "bad_token",
+                "must be 1 to 512 letters, digits and signs without spaces".into(),
+            );
         }
         problems
     }
@@ -509,9 +517,10 @@ fn taken(error: entropy_schema::Error) -> ApiError {
         Some(accounts::WXID_KEY) => {
             ApiError::conflict("wxid_taken", "An account with this wxid exists already. Use that one.")
         }
-        Some(accounts::APP_KEY) => {
-            ApiError::conflict("app_id_taken", "Another account of yours uses this gewe_app_id. A device is one account's.")
-        }
+        Some(accounts::APP_KEY) => ApiError::conflict(
+            "app_id_taken",
+            "Another account of yours uses this gewe_app_id. A device is one account's.",
+        ),
         _ => error.into(),
     }
 }

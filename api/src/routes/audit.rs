@@ -41,7 +41,12 @@ impl Note {
     }
 
     /// Writes the note in the transaction of the change.
-    pub(super) async fn write(self, conn: &mut Conn, caller: &Caller, origin: &Origin) -> Result<(), ApiError> {
+    pub(super) async fn write(
+        self,
+        conn: &mut Conn,
+        caller: &Caller,
+        origin: &Origin,
+    ) -> Result<(), ApiError> {
         self.write_as(conn, caller.organization_id, Some(caller.id), origin).await
     }
 

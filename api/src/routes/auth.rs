@@ -15,9 +15,9 @@ use super::Tag;
 use super::audit::Note;
 use crate::AppState;
 use crate::auth::caller::Caller;
+use crate::auth::passwords;
 use crate::auth::role::Role;
 use crate::auth::throttle::Subjects;
-use crate::auth::passwords;
 use crate::http::body::Body;
 use crate::http::origin::Origin;
 use crate::problem::{ApiError, FieldProblem};
@@ -200,11 +200,10 @@ fn wrong_credentials() -> ApiError {
 /// Checks the names and the password of somebody new.
 pub(super) fn check_new(organization: Option<&str>, username: &str, password: &str) -> Result<(), ApiError> {
     let mut problems = Vec::new();
-    if let Some(name) = organization {
-        if !(1..=100).contains(&name.chars().count()) || name.chars().any(char::is_control) {
-            let message = "must have 1 to 100 characters and no control characters";
-            problems.push(FieldProblem::new("organization", "bad_name", message));
-        }
+    let bad = |name: &str| !(1..=100).contains(&name.chars().count()) || name.chars().any(char::is_control);
+    if organization.is_some_and(bad) {
+        let message = "must have 1 to 100 characters and no control characters";
+        problems.push(FieldProblem::new("organization", "bad_name", message));
     }
     if let Some(problem) = passwords::username_problem(username) {
         problems.push(FieldProblem::new("username", "bad_username", problem));

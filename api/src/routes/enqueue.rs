@@ -148,7 +148,7 @@ impl Enqueue {
                 // The same request again, after its deadline: it was accepted then, so it is answered now.
                 return match again(&context, key, hash).await? {
                     Some(found) => Ok(found),
-                    None => Err(error),
+                    None => Err(*error),
                 };
             }
             made => made?,
@@ -192,20 +192,20 @@ pub(super) struct Making<'a> {
 /// A request that makes no job.
 pub(super) struct Refused {
     /// Why.
-    pub(super) error: ApiError,
+    error: Box<ApiError>,
     /// Hash of the request, if only the passing of time is against it.
     request_hash: Option<Vec<u8>>,
 }
 
 impl From<ApiError> for Refused {
     fn from(error: ApiError) -> Self {
-        Refused { error, request_hash: None }
+        Refused { error: Box::new(error), request_hash: None }
     }
 }
 
 impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
-        refused.error
+        *refused.error
     }
 }
 
@@ -254,7 +254,7 @@ impl Making<'_> {
         };
         if !problems.is_empty() {
             let request_hash = (only_late && key.is_some()).then(hash);
-            return Err(Refused { error: ApiError::unprocessable(problems), request_hash });
+            return Err(Refused { error: Box::new(ApiError::unprocessable(problems)), request_hash });
         }
         let idempotency = key.map(|key| Idempotency { key, request_hash: hash() });
         let scheduled_at = request.scheduled_at.filter(|at| *at > now);
@@ -276,7 +276,9 @@ impl Making<'_> {
         };
         text("request_id", &request.request_id, 255);
         text("model", &request.model, 200);
-        for (path, tokens) in [("input_tokens", request.input_tokens), ("output_tokens", request.output_tokens)] {
+        for (path, tokens) in
+            [("input_tokens", request.input_tokens), ("output_tokens", request.output_tokens)]
+        {
             if !(0..=1_000_000_000_000).contains(&tokens) {
                 problems.push(FieldProblem::new(path, "out_of_range", "must lie between 0 and 10^12"));
             }

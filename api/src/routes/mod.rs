@@ -18,11 +18,11 @@ mod sends;
 mod users;
 mod workers;
 
-use poem::http::{HeaderValue, header};
+use poem::endpoint::make_sync;
+use poem::http::header;
 use poem::{Endpoint, EndpointExt, IntoEndpoint, Response};
 use poem_openapi::{OpenApiService, Tags};
 
-use crate::AppState;
 use crate::http::operation::Operations;
 
 /// The chapters of the API.
@@ -90,24 +90,28 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
 }
 
 /// Returns the operations, and the document that describes them.
-pub fn endpoint(_state: AppState) -> impl Endpoint<Output = Response> + 'static {
-    let service = service();
-    let document = service.spec_endpoint();
-    poem::Route::new().at("/openapi.json", poem::get(document)).nest("/", service.into_endpoint())
+pub(crate) fn endpoint() -> impl Endpoint<Output = Response> + 'static {
+    let document = openapi_document();
+    let document =
+        make_sync(move |_| Response::builder().content_type("application/json").body(document.clone()));
+    poem::Route::new()
+        .at("/openapi.json", poem::get(document))
+        .nest_no_strip("/", service().into_endpoint())
+        .map_to_response()
 }
 
 /// Returns the page that shows the document.
-pub fn docs() -> impl Endpoint<Output = Response> + 'static {
+pub(crate) fn docs() -> impl Endpoint<Output = Response> + 'static {
     // The page carries its script and style in itself.
-    const POLICY: HeaderValue = HeaderValue::from_static(
-        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; \
-         connect-src 'self'; frame-ancestors 'none'",
-    );
-    service().swagger_ui().map_to_response().after(|answer: poem::Result<Response>| async move {
-        answer.map(|mut response| {
-            response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
-            response
-        })
+    const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
+        img-src data:; connect-src 'self'; frame-ancestors 'none'";
+    let page = service().swagger_ui_html();
+    make_sync(move |_| {
+        Response::builder()
+            .content_type("text/html; charset=utf-8")
+            .header(header::CONTENT_SECURITY_POLICY, POLICY)
+            .header(header::CACHE_CONTROL, "no-cache")
+            .body(page.clone())
     })
 }
 

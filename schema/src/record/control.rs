@@ -178,16 +178,22 @@ target AS (
           AND s.resolved_at IS NULL))
       AND NOT EXISTS (SELECT FROM unique_keys u WHERE u.organization_id = j.organization_id AND u.key = j.unique_key)
     ORDER BY e.job_id FOR UPDATE OF e
+), keyed AS (
+    -- Two dead jobs may share a key: the first one gets it.
+    INSERT INTO unique_keys (organization_id, key, job_id)
+    SELECT j.organization_id, j.unique_key, j.id FROM target JOIN jobs j ON j.id = target.job_id
+    WHERE j.unique_key IS NOT NULL ORDER BY 1, 2, 3
+    ON CONFLICT DO NOTHING RETURNING job_id
 ), opened AS (
-    DELETE FROM job_endings USING target WHERE job_endings.job_id = target.job_id RETURNING job_endings.job_id
+    DELETE FROM job_endings USING target JOIN jobs j ON j.id = target.job_id
+    WHERE job_endings.job_id = target.job_id
+      AND (j.unique_key IS NULL OR target.job_id IN (SELECT job_id FROM keyed))
+    RETURNING job_endings.job_id
 ), revived AS (
     UPDATE jobs SET final_state = NULL, finalized_at = NULL, result = NULL, error = NULL,
         max_attempts = GREATEST(max_attempts, attempt + 1)
     FROM opened WHERE jobs.id = opened.job_id
     RETURNING jobs.*
-), keyed AS (
-    INSERT INTO unique_keys (organization_id, key, job_id)
-    SELECT organization_id, unique_key, id FROM revived WHERE unique_key IS NOT NULL ORDER BY 1, 2
 ), waiting AS (
     INSERT INTO pending (job_id, organization_id, queue, lane_id, order_key, class, attempt, expires_at)
     SELECT id, organization_id, queue, lane_id, order_key, class, attempt, expires_at FROM revived ORDER BY id

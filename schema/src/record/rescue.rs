@@ -87,17 +87,15 @@ pub async fn any(conn: &mut Conn) -> Result<bool> {
 
 const UNDELIVERED: &str = "\
 WITH late AS (
-    SELECT job_id FROM leases WHERE lease_until < clock_timestamp() AND worker_id IS NULL
+    SELECT job_id, queue = ANY($2) OR clock_timestamp() - dispatched_at > deliveries * interval '60 seconds' AS again
+    FROM leases WHERE lease_until < clock_timestamp() AND worker_id IS NULL
     ORDER BY lease_until LIMIT $1 FOR UPDATE SKIP LOCKED
 ), looked_at AS (
     UPDATE leases SET
         lease_until = clock_timestamp() + $3 * interval '1 millisecond' * LEAST(deliveries, 20),
-        deliveries = LEAST(deliveries, 1000) + (queue = ANY($2) OR clock_timestamp() - dispatched_at
-            > deliveries * interval '60 seconds')::int::smallint,
-        dispatched_at = dispatched_at
+        deliveries = LEAST(deliveries, 1000) + again::int::smallint
     FROM late WHERE leases.job_id = late.job_id
-    RETURNING leases.job_id, leases.attempt, leases.queue, leases.class,
-        queue = ANY($2) OR clock_timestamp() - dispatched_at > (deliveries - 1) * interval '60 seconds' AS again
+    RETURNING leases.job_id, leases.attempt, leases.queue, leases.class, late.again
 )
 SELECT job_id, attempt, queue, class FROM looked_at WHERE again";
 

@@ -260,7 +260,7 @@ impl<'a> Page<'a> {
     }
 
     fn sources(&self) -> Vec<Source> {
-        let waiting = match self.filter.state {
+        match self.filter.state {
             None if self.waiting_only => vec![pending("")],
             None => vec![JOBS],
             Some(State::Scheduled) => vec![pending(" AND w.wait_code = 'scheduled'")],
@@ -277,8 +277,7 @@ impl<'a> Page<'a> {
             }
             Some(State::Cancelled) => vec![endings(" AND w.state = 'cancelled'")],
             Some(State::Dead) => vec![endings(" AND w.state = 'dead'")],
-        };
-        waiting
+        }
     }
 
     /// Appends a query for the page's ids to `text`.

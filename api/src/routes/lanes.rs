@@ -1,0 +1,155 @@
+//! Lanes: what runs one job at a time, what waits in it, pause and resume.
+
+use chrono::{DateTime, Utc};
+use diesel_async::AsyncConnection;
+use entropy_schema::lanes;
+use entropy_schema::views::lanes::{self as view, Lane};
+use poem::web::Data;
+use poem_openapi::param::{Path, Query};
+use poem_openapi::payload::Json;
+use poem_openapi::{Object, OpenApi};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::Tag;
+use super::accounts::{PauseRequest, reason};
+use super::audit::Note;
+use super::job_view::lane as lane_name;
+use super::queues::age_s;
+use crate::AppState;
+use crate::auth::caller::Caller;
+use crate::auth::role::Role;
+use crate::http::body::OptionalBody;
+use crate::http::origin::Origin;
+use crate::page::{Ask, Page};
+use crate::problem::ApiError;
+
+/// A lane.
+#[derive(Debug, Object)]
+struct LaneView {
+    /// The id of what it serialises.
+    id: Uuid,
+    /// As jobs name it: `account:<id>`.
+    lane: String,
+    kind: String,
+    /// Name of the account, if it is one.
+    label: Option<String>,
+    paused: bool,
+    paused_at: Option<DateTime<Utc>>,
+    paused_reason: Option<String>,
+    /// It runs a job.
+    busy: bool,
+    busy_job_id: Option<Uuid>,
+    /// Why it does not look for its next job before `runnable_at`, such as `messages_per_minute`.
+    wait_code: Option<String>,
+    runnable_at: Option<DateTime<Utc>>,
+    /// Jobs that wait for their turn; stops at ten thousand.
+    available: i64,
+    /// Jobs that wait for a retry; stops at ten thousand.
+    retryable: i64,
+    /// How long the oldest of the next jobs has waited, in seconds; null if none waits.
+    oldest_age_s: Option<f64>,
+}
+
+/// Lanes.
+pub(super) struct Lanes;
+
+#[OpenApi(tag = "Tag::Operations")]
+impl Lanes {
+    /// Lists the lanes
+    ///
+    /// Newest first, with what waits in each, for how long, and what the lane itself waits for.
+    #[oai(path = "/lanes", method = "get", operation_id = "list_lanes")]
+    async fn list(
+        &self,
+        state: Data<&AppState>,
+        caller: Caller,
+        /// Items on the page, 1 to 200; 50 if not given.
+        limit: Query<Option<i64>>,
+        /// `next_cursor` of the page before.
+        cursor: Query<Option<String>>,
+    ) -> Result<Json<Page<LaneView>>, ApiError> {
+        let ask = Ask::new(limit.0, cursor.0.as_deref())?;
+        let mut conn = state.db.conn().await?;
+        let rows = view::list(&mut conn, caller.organization_id, ask.before, ask.fetch()).await?;
+        Ok(Json(ask.page(rows, |lane| lane.id, show)))
+    }
+
+    /// Pauses a lane
+    ///
+    /// Needs the role manager. In force for every message whose call has not begun. Jobs are still accepted and wait.
+    #[oai(path = "/lanes/:id/pause", method = "post", operation_id = "pause_lane")]
+    async fn pause(
+        &self,
+        state: Data<&AppState>,
+        caller: Caller,
+        origin: Origin,
+        id: Path<Uuid>,
+        body: OptionalBody<PauseRequest>,
+    ) -> Result<Json<LaneView>, ApiError> {
+        caller.require(Role::Manager)?;
+        let reason = reason(body.0)?;
+        let mut conn = state.db.conn().await?;
+        conn.transaction(async |conn| {
+            if !lanes::pause(conn, caller.organization_id, id.0, &reason).await? {
+                return Err(lane_not_found());
+            }
+            Note::new("lane.pause", "lane", id.0)
+                .after(json!({"reason": reason}))
+                .write(conn, &caller, &origin)
+                .await
+        })
+        .await?;
+        let lane = view::get(&mut conn, caller.organization_id, id.0).await?;
+        lane.map(|lane| Json(show(lane))).ok_or_else(lane_not_found)
+    }
+
+    /// Resumes a lane
+    ///
+    /// Needs the role manager. It looks for its next job at once. The account's status stays as it is; see
+    /// `/wechat-accounts/{id}/resume`.
+    #[oai(path = "/lanes/:id/resume", method = "post", operation_id = "resume_lane")]
+    async fn resume(
+        &self,
+        state: Data<&AppState>,
+        caller: Caller,
+        origin: Origin,
+        id: Path<Uuid>,
+    ) -> Result<Json<LaneView>, ApiError> {
+        caller.require(Role::Manager)?;
+        let mut conn = state.db.conn().await?;
+        conn.transaction(async |conn| {
+            if !lanes::resume(conn, caller.organization_id, id.0).await? {
+                return Err(lane_not_found());
+            }
+            Note::new("lane.resume", "lane", id.0).write(conn, &caller, &origin).await
+        })
+        .await?;
+        state.waker.wake();
+        let lane = view::get(&mut conn, caller.organization_id, id.0).await?;
+        lane.map(|lane| Json(show(lane))).ok_or_else(lane_not_found)
+    }
+}
+
+fn lane_not_found() -> ApiError {
+    ApiError::not_found("lane_not_found", "Your organisation has no such lane.")
+}
+
+fn show(lane: Lane) -> LaneView {
+    LaneView {
+        id: lane.id,
+        lane: lane_name(&lane.kind, lane.id),
+        kind: lane.kind,
+        label: lane.label,
+        paused: lane.paused_at.is_some(),
+        paused_at: lane.paused_at,
+        paused_reason: lane.paused_reason,
+        busy: lane.busy_job_id.is_some(),
+        busy_job_id: lane.busy_job_id,
+        wait_code: lane.wait_code,
+        runnable_at: lane.runnable_at,
+        available: lane.available,
+        retryable: lane.retryable,
+        oldest_age_s: lane.oldest_at.map(|at| age_s(Utc::now(), at)),
+    }
+}

@@ -1,0 +1,7 @@
+//! The statements of the record, over a real Postgres.
+
+mod control;
+mod dispatch;
+mod enqueue;
+mod finish;
+mod rescue;
