@@ -60,7 +60,10 @@ pub const INSTALL_TOKEN_KEY: &str = "install";
 ///
 /// The order is that of the reasons' weight: still wanted, switches, account, deadline, rate. The limiter inside the
 /// process comes last, so that only a send that all else permits uses up its budget.
-pub async fn pass(ctx: &Context, intent: Intent<'_>) -> Result<Result<Permit, Refusal>, entropy_schema::Error> {
+pub async fn pass(
+    ctx: &Context,
+    intent: Intent<'_>,
+) -> Result<Result<Permit, Refusal>, entropy_schema::Error> {
     let mut conn = ctx.conn().await?;
     conn.transaction(async |conn| {
         let Some(facts) = sends::lock_gate(conn, ctx.job_id, ctx.attempt, ctx.worker_id).await? else {
@@ -114,7 +117,10 @@ pub async fn pass(ctx: &Context, intent: Intent<'_>) -> Result<Result<Permit, Re
 
 fn wanted(facts: &GateFacts) -> Result<(), JobError> {
     if facts.cancel_requested {
-        return Err(JobError::Cancel(Failure::new("cancelled", "a person called the job off before it was sent")));
+        return Err(JobError::Cancel(Failure::new(
+            "cancelled",
+            "a person called the job off before it was sent",
+        )));
     }
     if facts.deleted {
         return Err(JobError::Cancel(Failure::new("account_deleted", "the account was removed")));
@@ -123,7 +129,11 @@ fn wanted(facts: &GateFacts) -> Result<(), JobError> {
         return Err(JobError::Cancel(expired()));
     }
     if facts.queue_paused {
-        return Err(snooze_lane(Duration::ZERO, "queue_paused", "the organisation has paused this queue".into()));
+        return Err(snooze_lane(
+            Duration::ZERO,
+            "queue_paused",
+            "the organisation has paused this queue".into(),
+        ));
     }
     if facts.lane_paused {
         return Err(snooze_lane(Duration::ZERO, "lane_paused", "the account is paused".into()));
@@ -155,7 +165,9 @@ fn device(ctx: &Context, facts: &GateFacts) -> Result<(Device, String), JobError
             match opened {
                 Some(Ok(token)) => (token, key.clone()),
                 Some(Err(_)) | None => {
-                    tracing::error!("the account's token cannot be opened: is ENCRYPTION_KEY that of the API?");
+                    tracing::error!(
+                        "the account's token cannot be opened: is ENCRYPTION_KEY that of the API?"
+                    );
                     let note = "the account's GeWe token cannot be read by this worker";
                     return Err(snooze_lane(NOT_READY, "account_not_ready", note.into()));
                 }

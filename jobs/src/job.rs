@@ -136,6 +136,9 @@ impl<E: Into<anyhow::Error>> From<E> for JobError {
     fn from(error: E) -> JobError {
         let error = error.into();
         tracing::warn!(error = format!("{error:#}"), "attempt failed");
-        JobError::Retry(Failure::new("internal", "a fault inside the platform; the log has it under the job's trace id"))
+        JobError::Retry(Failure::new(
+            "internal",
+            "a fault inside the platform; the log has it under the job's trace id",
+        ))
     }
 }

@@ -288,7 +288,8 @@ mod tests {
                 for send in [LostSend::Sending, LostSend::Unknown] {
                     let held = after_loss(Delivery::OnceOrAsk, send, OnUnknown::Hold, crashes, attempts_left);
                     assert_eq!(held, AfterLoss::Dead(LossReason::OutcomeUnknown));
-                    let dropped = after_loss(Delivery::OnceOrAsk, send, OnUnknown::Drop, crashes, attempts_left);
+                    let dropped =
+                        after_loss(Delivery::OnceOrAsk, send, OnUnknown::Drop, crashes, attempts_left);
                     assert_eq!(dropped, AfterLoss::Dropped);
                 }
             }
@@ -309,7 +310,8 @@ mod tests {
 
     #[test]
     fn a_job_that_kills_its_process_twice_is_quarantined() {
-        let lost = |crashes| after_loss(Delivery::AtLeastOnce, LostSend::NotBegun, OnUnknown::Hold, crashes, true);
+        let lost =
+            |crashes| after_loss(Delivery::AtLeastOnce, LostSend::NotBegun, OnUnknown::Hold, crashes, true);
         assert_eq!(lost(1), AfterLoss::Retry);
         assert_eq!(lost(2), AfterLoss::Dead(LossReason::Quarantined));
     }

@@ -57,7 +57,9 @@ impl Limit {
             Limit::MinGap => "the account keeps a gap between two messages",
             Limit::MessagesPerMinute => "the account has reached its messages per minute",
             Limit::MessagesPerDay => "the account has reached its messages per day",
-            Limit::RecipientsPerMinute => "the account has written to as many different people as it may in a minute",
+            Limit::RecipientsPerMinute => {
+                "the account has written to as many different people as it may in a minute"
+            }
             Limit::ApiCallsPerHour => "the GeWe token has reached its calls per hour",
         }
     }
@@ -180,8 +182,7 @@ mod tests {
 
     #[test]
     fn the_limit_that_opens_last_is_the_one_that_is_named() {
-        let windows =
-            Windows { last: ago(0), fills_minute: ago(30), fills_day: ago(3600), ..empty() };
+        let windows = Windows { last: ago(0), fills_minute: ago(30), fills_day: ago(3600), ..empty() };
         let wait = LIMITS.wait(&windows).expect("three windows are shut");
         assert_eq!((wait.limit, wait.delay), (Limit::MessagesPerDay, TimeDelta::hours(23)));
     }

@@ -41,15 +41,20 @@ impl Metrics {
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
-        let attempts = counter("entropy_attempts_total", "attempts by kind and outcome", &["kind", "outcome"])?;
+        let attempts =
+            counter("entropy_attempts_total", "attempts by kind and outcome", &["kind", "outcome"])?;
         let provider_errors =
             counter("entropy_provider_errors_total", "provider errors by class", &["provider", "class"])?;
         let limiter_waits =
             counter("entropy_limiter_waits_total", "times a limit made a send wait, by limit", &["limit"])?;
         let dispatched = counter("entropy_dispatched_total", "jobs handed out, by queue", &["queue"])?;
-        let refused_deliveries =
-            counter("entropy_refused_deliveries_total", "deliveries that found no lease, by queue", &["queue"])?;
-        let rescued = counter("entropy_rescued_total", "jobs rescued from dead workers, by outcome", &["outcome"])?;
+        let refused_deliveries = counter(
+            "entropy_refused_deliveries_total",
+            "deliveries that found no lease, by queue",
+            &["queue"],
+        )?;
+        let rescued =
+            counter("entropy_rescued_total", "jobs rescued from dead workers, by outcome", &["outcome"])?;
         let attempt_seconds = HistogramVec::new(
             HistogramOpts::new("entropy_attempt_seconds", "how long attempts take").buckets(SECONDS.to_vec()),
             &["kind"],
@@ -58,7 +63,8 @@ impl Metrics {
             HistogramOpts::new("entropy_pickup_seconds", "from being handed out to being claimed")
                 .buckets(SECONDS.to_vec()),
         )?;
-        let pool_in_use = IntGauge::new("entropy_worker_pool_in_use", "database connections in use by workers")?;
+        let pool_in_use =
+            IntGauge::new("entropy_worker_pool_in_use", "database connections in use by workers")?;
         registry.register(Box::new(attempt_seconds.clone()))?;
         registry.register(Box::new(pickup_seconds.clone()))?;
         registry.register(Box::new(pool_in_use.clone()))?;

@@ -118,5 +118,9 @@ pub trait MessageSender: Send + Sync {
     ) -> BoxFuture<'a, Result<Sent, SendError>>;
 
     /// Asks whether the device is logged in. Safe to repeat.
-    fn check_online<'a>(&'a self, device: &'a Device, trace_id: &'a str) -> BoxFuture<'a, Result<bool, SendError>>;
+    fn check_online<'a>(
+        &'a self,
+        device: &'a Device,
+        trace_id: &'a str,
+    ) -> BoxFuture<'a, Result<bool, SendError>>;
 }

@@ -51,7 +51,7 @@ impl Db {
                 let mut conn = AsyncPgConnection::establish(url).await?;
                 conn.batch_execute(settings(profile))
                     .await
-                    .map_err(|error| diesel::ConnectionError::CouldntSetupConfiguration(error))?;
+                    .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
                 Ok(conn)
             }
             .boxed()

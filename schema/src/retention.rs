@@ -74,6 +74,8 @@ pub async fn expire_keys(conn: &mut Conn, keep_days: i32) -> Result<usize> {
         .bind::<Integer, _>(keep_days)
         .execute(conn)
         .await?;
-    let failures = sql_query("DELETE FROM login_failures WHERE failed_at < now() - interval '1 day'").execute(conn).await?;
+    let failures = sql_query("DELETE FROM login_failures WHERE failed_at < now() - interval '1 day'")
+        .execute(conn)
+        .await?;
     Ok(keys + failures)
 }

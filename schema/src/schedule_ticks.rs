@@ -9,12 +9,7 @@ use crate::{Conn, Result};
 
 /// Returns the last tick of `name`, if there was one.
 pub async fn last(conn: &mut Conn, name: &str) -> Result<Option<DateTime<Utc>>> {
-    Ok(schedule_ticks::table
-        .find(name)
-        .select(schedule_ticks::last_tick_at)
-        .first(conn)
-        .await
-        .optional()?)
+    Ok(schedule_ticks::table.find(name).select(schedule_ticks::last_tick_at).first(conn).await.optional()?)
 }
 
 /// Remembers a tick. An older one than the last changes nothing.

@@ -281,8 +281,18 @@ diesel::table! {
     }
 }
 
-
 diesel::allow_tables_to_appear_in_same_query!(
-    attempts, cost_ledgers, job_endings, jobs, lanes, leases, model_prices, organizations, pending, sends, users,
-    wechat_accounts, workers,
+    attempts,
+    cost_ledgers,
+    job_endings,
+    jobs,
+    lanes,
+    leases,
+    model_prices,
+    organizations,
+    pending,
+    sends,
+    users,
+    wechat_accounts,
+    workers,
 );

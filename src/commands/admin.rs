@@ -44,7 +44,8 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
     if let Some(problem) = entropy_api::password_problem(password.expose()) {
         bail!("password: {problem}");
     }
-    let hashed_password = tokio::task::spawn_blocking(move || entropy_api::hash_password(&password)).await??;
+    let hashed_password =
+        tokio::task::spawn_blocking(move || entropy_api::hash_password(&password)).await??;
     let organization_id = args.organization_id.unwrap_or_else(Uuid::now_v7);
     let user = User {
         id: Uuid::now_v7(),

@@ -15,7 +15,8 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     let bind = http.bind;
     let has_default_token = environment("GEWE_TOKEN_ID").is_some();
     let state = state(stores, http, Ceilings::load(&environment)?, vault(&environment)?, has_default_token)?;
-    let listener = tokio::net::TcpListener::bind(bind).await.with_context(|| format!("cannot listen on {bind}"))?;
+    let listener =
+        tokio::net::TcpListener::bind(bind).await.with_context(|| format!("cannot listen on {bind}"))?;
     tracing::info!(address = %listener.local_addr()?, "api listening");
     entropy_api::serve(listener, state, shutdown::on_signal()?).await
 }

@@ -129,7 +129,9 @@ async fn measure(args: &Args, stores: &Stores) -> anyhow::Result<()> {
     }
     let mut times = PICKUPS.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
     times.sort_unstable();
-    let at = |share: f64| times.get(((times.len().max(1) - 1) as f64 * share) as usize).copied().unwrap_or(0) as f64 / 1000.0;
+    let at = |share: f64| {
+        times.get(((times.len().max(1) - 1) as f64 * share) as usize).copied().unwrap_or(0) as f64 / 1000.0
+    };
     println!(
         "idle pickup, enqueue call to start  p50 {:.2} ms  p99 {:.2} ms  max {:.2} ms  (n = {})",
         at(0.5),
@@ -160,7 +162,11 @@ fn plain() -> NewJob {
 async fn until(jobs: usize, limit: Duration) -> anyhow::Result<()> {
     let began = Instant::now();
     while started() < jobs {
-        anyhow::ensure!(began.elapsed() < limit, "only {} of {jobs} jobs had started after {limit:?}", started());
+        anyhow::ensure!(
+            began.elapsed() < limit,
+            "only {} of {jobs} jobs had started after {limit:?}",
+            started()
+        );
         tokio::time::sleep(Duration::from_micros(500)).await;
     }
     Ok(())

@@ -53,7 +53,9 @@ async fn servers() -> anyhow::Result<(Private, Stores)> {
         let (database_url, redis_url) = (environment("DATABASE_URL"), environment("REDIS_URL"));
         let postgres = match &database_url {
             Some(_) => None,
-            None => Some(Postgres::start(&home.postgres(), Options::dev()).context("starting a private Postgres")?),
+            None => Some(
+                Postgres::start(&home.postgres(), Options::dev()).context("starting a private Postgres")?,
+            ),
         };
         let redis = match &redis_url {
             Some(_) => None,
@@ -189,8 +191,7 @@ async fn seed(api: SocketAddr) -> anyhow::Result<Demo> {
     let credentials = json!({ "username": USERNAME, "password": PASSWORD });
     let mut login = call(client.post(format!("{base}/auth/login")).json(&credentials)).await?;
     if login.0 == 401 {
-        let registration =
-            json!({ "organization": "演示公司", "username": USERNAME, "password": PASSWORD });
+        let registration = json!({ "organization": "演示公司", "username": USERNAME, "password": PASSWORD });
         login = call(client.post(format!("{base}/auth/register")).json(&registration)).await?;
     }
     let Some(token) = login.1["access_token"].as_str().map(str::to_owned) else {
@@ -205,7 +206,8 @@ async fn seed(api: SocketAddr) -> anyhow::Result<Demo> {
         "nickname": "演示账号",
         "gewe_app_id": format!("wx_demo{}", &uuid::Uuid::new_v4().simple().to_string()[..14]),
     });
-    let created = call(client.post(format!("{base}/wechat-accounts")).bearer_auth(&token).json(&account)).await?;
+    let created =
+        call(client.post(format!("{base}/wechat-accounts")).bearer_auth(&token).json(&account)).await?;
     match created.1["id"].as_str() {
         Some(id) => Ok(Demo { token: Secret::new(token), account_id: id.to_owned() }),
         None => bail!("the demo account could not be made: {} {}", created.0, created.1["detail"]),

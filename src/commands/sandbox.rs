@@ -23,7 +23,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         (None, Some(bind)) => bind.parse().context("BIND must be an address such as 127.0.0.1:8001")?,
         (None, None) => SocketAddr::from(([127, 0, 0, 1], 8001)),
     };
-    let listener = tokio::net::TcpListener::bind(bind).await.with_context(|| format!("cannot listen on {bind}"))?;
+    let listener =
+        tokio::net::TcpListener::bind(bind).await.with_context(|| format!("cannot listen on {bind}"))?;
     let address = listener.local_addr()?;
     println!("GeWe stand-in:  GEWE_API_ENDPOINT=http://{address}/gewe/v2/api  GEWE_TOKEN_ID=sandbox-token");
     println!("The phone:      http://{address}/");

@@ -181,7 +181,8 @@ impl Runner {
             trace_id: claimed.trace_id.clone(),
             stop: stop.clone(),
         };
-        let work = self.inner.registry.run(&claimed.kind, claimed.args_version, claimed.args.clone(), context);
+        let work =
+            self.inner.registry.run(&claimed.kind, claimed.args_version, claimed.args.clone(), context);
         let work = AssertUnwindSafe(work).catch_unwind();
         // A send is not torn from its call: its gate asks whether it is still wanted, and its outcome is worth having
         // even when somebody else has taken the job.
@@ -260,9 +261,11 @@ impl Runner {
     async fn lost(&self, claimed: &Claimed, cause: Cause) -> Option<Finish> {
         let decided = async {
             let mut conn = self.inner.services.db.conn().await?;
-            conn.transaction(async |conn| match rescue::held(conn, claimed.job_id, self.inner.worker_id).await? {
-                Some(lease) => loss::settle(conn, &self.inner.registry, &lease, cause).await.map(Some),
-                None => Ok(None),
+            conn.transaction(async |conn| {
+                match rescue::held(conn, claimed.job_id, self.inner.worker_id).await? {
+                    Some(lease) => loss::settle(conn, &self.inner.registry, &lease, cause).await.map(Some),
+                    None => Ok(None),
+                }
             })
             .await
         };

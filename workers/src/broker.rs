@@ -231,7 +231,8 @@ impl Broker {
             let build = move |_restarts| {
                 // A new name at every start: apalis refuses one that it has seen lately.
                 let name = format!("{queue_name}-{}", Uuid::new_v4().simple());
-                let storage = RedisStorage::<Delivery>::new(broker.connection.clone()).with_config(config.clone());
+                let storage =
+                    RedisStorage::<Delivery>::new(broker.connection.clone()).with_config(config.clone());
                 let handle = handle.clone();
                 WorkerBuilder::new(name)
                     .backend(storage.poll_with_strategy(Signal::new(broker.signals.subscribe())))
@@ -254,7 +255,11 @@ impl Broker {
                 })
                 .await;
             if !stop.is_cancelled() {
-                tracing::warn!(queue, error = ran.err().map(|e| e.to_string()), "the apalis worker ended; starting it again");
+                tracing::warn!(
+                    queue,
+                    error = ran.err().map(|e| e.to_string()),
+                    "the apalis worker ended; starting it again"
+                );
                 pause(&stop, RESTART_PAUSE).await;
             }
         }

@@ -28,14 +28,21 @@ impl Cause {
         match self {
             Cause::ProcessDied => Failure::new("process_lost", "the worker process died during the attempt"),
             Cause::TimedOut => Failure::new("timeout", "the attempt took longer than its kind allows"),
-            Cause::Panicked => Failure::new("panic", "the attempt ended with a fault in the program; see the log"),
+            Cause::Panicked => {
+                Failure::new("panic", "the attempt ended with a fault in the program; see the log")
+            }
             Cause::Drained => Failure::new("drained", "the worker process had to stop during the attempt"),
         }
     }
 }
 
 /// Decides what becomes of a lost attempt, and settles its send record. Runs in the caller's transaction.
-pub(crate) async fn settle(conn: &mut Conn, registry: &Registry, lost: &Expired, cause: Cause) -> Result<Finish> {
+pub(crate) async fn settle(
+    conn: &mut Conn,
+    registry: &Registry,
+    lost: &Expired,
+    cause: Cause,
+) -> Result<Finish> {
     let delivery = registry.get(&lost.kind).map_or(Delivery::OnceOrAsk, |info| info.delivery);
     let on_unknown = OnUnknown::parse(lost.on_unknown.as_deref());
     let crashes = lost.crashes + i16::from(cause == Cause::ProcessDied);
@@ -116,9 +123,10 @@ pub(crate) async fn settle(conn: &mut Conn, registry: &Registry, lost: &Expired,
 
 fn dead(reason: LossReason, failure: &Failure) -> Failure {
     match reason {
-        LossReason::Quarantined => {
-            Failure::new("quarantined", "two worker processes have died under this job; look at it before you revive it")
-        }
+        LossReason::Quarantined => Failure::new(
+            "quarantined",
+            "two worker processes have died under this job; look at it before you revive it",
+        ),
         LossReason::AttemptsSpent | LossReason::AtMostOnce => failure.clone(),
         LossReason::OutcomeUnknown => Failure::new(
             "outcome_unknown",

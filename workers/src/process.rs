@@ -135,7 +135,8 @@ impl Worker {
             parts.spawn(async move { broker.receive(queue, slots, handle, stop).await });
         }
         let beating = {
-            let (services, runner, stop, gone) = (services.clone(), runner.clone(), stop.clone(), gone.clone());
+            let (services, runner, stop, gone) =
+                (services.clone(), runner.clone(), stop.clone(), gone.clone());
             tokio::spawn(async move {
                 let host = host_name();
                 let worker = NewWorker {
@@ -173,7 +174,8 @@ fn handler(
     runner: &Runner,
     attempts: &TaskTracker,
     slots: usize,
-) -> impl Fn(crate::broker::Delivery) -> futures::future::BoxFuture<'static, ()> + Clone + Send + Sync + 'static {
+) -> impl Fn(crate::broker::Delivery) -> futures::future::BoxFuture<'static, ()> + Clone + Send + Sync + 'static
+{
     let (runner, attempts) = (runner.clone(), attempts.clone());
     let free = Arc::new(tokio::sync::Semaphore::new(slots));
     move |delivery| {

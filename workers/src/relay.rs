@@ -116,7 +116,12 @@ impl Relay {
         Ok(!picks.dispatched.is_empty() || !picks.idle.is_empty())
     }
 
-    async fn plain(&self, conn: &mut entropy_schema::PooledConn, queue: &str, room: i64) -> anyhow::Result<bool> {
+    async fn plain(
+        &self,
+        conn: &mut entropy_schema::PooledConn,
+        queue: &str,
+        room: i64,
+    ) -> anyhow::Result<bool> {
         let dispatched = dispatch::pick_plain(conn, queue, room, REDELIVER_AFTER_MS).await?;
         self.deliver(&dispatched).await?;
         Ok(!dispatched.is_empty())

@@ -56,7 +56,11 @@ impl Job for CostTally {
             })
             .await?;
         if !entry.priced {
-            tracing::warn!(model = self.model, request_id = self.request_id, "no price is valid for the model; entered unpriced");
+            tracing::warn!(
+                model = self.model,
+                request_id = self.request_id,
+                "no price is valid for the model; entered unpriced"
+            );
         }
         Ok(Done {
             result: Some(json!({

@@ -40,7 +40,8 @@ impl Job for PruneHistory {
         while !ctx.stop.is_cancelled() {
             let mut conn = ctx.conn().await?;
             let slice =
-                retention::prune_jobs(&mut conn, after, self.keep_jobs_days, self.keep_dead_days, SLICE).await?;
+                retention::prune_jobs(&mut conn, after, self.keep_jobs_days, self.keep_dead_days, SLICE)
+                    .await?;
             jobs += slice.removed;
             match slice.last {
                 Some(last) => after = last,

@@ -67,11 +67,8 @@ impl Job for SendMessage {
 
     async fn run(&self, ctx: &Context) -> Result<Done, JobError> {
         let started = Instant::now();
-        let intent = Intent {
-            account_id: self.account_id,
-            to_wxid: &self.to_wxid,
-            message_kind: self.message.kind(),
-        };
+        let intent =
+            Intent { account_id: self.account_id, to_wxid: &self.to_wxid, message_kind: self.message.kind() };
         let mut passed = gate::pass(ctx, intent).await.map_err(no_record)?;
         if let Err(Refusal::Offline(device)) = &passed
             && self.come_back_online(ctx, device).await?
@@ -164,17 +161,28 @@ impl SendMessage {
             ErrorClass::RiskControl => {
                 tracing::error!(account_id = %self.account_id, "risk control: the account stops until a person lifts it");
                 self.set_status(ctx, "RISK_HOLD").await?;
-                Err(snooze_lane(Duration::ZERO, "lane_paused", "WeChat limits the account; a person must lift the hold".into()))
+                Err(snooze_lane(
+                    Duration::ZERO,
+                    "lane_paused",
+                    "WeChat limits the account; a person must lift the hold".into(),
+                ))
             }
             ErrorClass::Token => {
                 tracing::error!(account_id = %self.account_id, "the provider refused the token; its accounts wait");
                 let own = (permit.token_key != gate::INSTALL_TOKEN_KEY).then_some(permit.token_key.as_str());
                 let mut conn = ctx.conn().await?;
-                entropy_schema::lanes::hold_token(&mut conn, own, millis(TOKEN_HOLD), "gewe_token_rejected").await?;
-                Err(snooze_lane(TOKEN_HOLD, "gewe_token_rejected", "GeWe refuses the token; check it, then resume the account".into()))
+                entropy_schema::lanes::hold_token(&mut conn, own, millis(TOKEN_HOLD), "gewe_token_rejected")
+                    .await?;
+                Err(snooze_lane(
+                    TOKEN_HOLD,
+                    "gewe_token_rejected",
+                    "GeWe refuses the token; check it, then resume the account".into(),
+                ))
             }
             ErrorClass::Ambiguous => match self.on_unknown {
-                OnUnknown::Hold => Err(JobError::Discard(Failure { code: "outcome_unknown".into(), ..failure })),
+                OnUnknown::Hold => {
+                    Err(JobError::Discard(Failure { code: "outcome_unknown".into(), ..failure }))
+                }
                 OnUnknown::Resend => Err(JobError::Retry(Failure { result: None, ..failure })),
                 OnUnknown::Drop => Ok(Done { result: Some(result), lane_wait }),
             },
@@ -251,11 +259,19 @@ fn no_record(error: entropy_schema::Error) -> JobError {
         return error.into();
     }
     tracing::warn!(%error, "nothing is sent while the record cannot be reached");
-    snooze_lane(Duration::from_secs(1), "record_unavailable", "the database could not be reached; nothing is sent without it".into())
+    snooze_lane(
+        Duration::from_secs(1),
+        "record_unavailable",
+        "the database could not be reached; nothing is sent without it".into(),
+    )
 }
 
 fn offline() -> JobError {
-    snooze_lane(OFFLINE_HOLD, "account_offline", "the account is not logged in; it is asked again every minute".into())
+    snooze_lane(
+        OFFLINE_HOLD,
+        "account_offline",
+        "the account is not logged in; it is asked again every minute".into(),
+    )
 }
 
 fn millis(duration: Duration) -> i64 {

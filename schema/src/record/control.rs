@@ -140,11 +140,7 @@ async fn cancel_leased(
         )
         SELECT id FROM ended"
     );
-    sql_query(statement)
-        .bind::<SqlUuid, _>(job)
-        .bind::<Jsonb, _>(error)
-        .load::<Ended>(conn)
-        .await?;
+    sql_query(statement).bind::<SqlUuid, _>(job).bind::<Jsonb, _>(error).load::<Ended>(conn).await?;
     Ok(Some(Cancelled::Now))
 }
 
@@ -160,11 +156,8 @@ pub async fn expire(conn: &mut Conn, limit: i64, error: &Value) -> Result<usize>
         ), {END}
         SELECT id FROM ended"
     );
-    let rows = sql_query(statement)
-        .bind::<BigInt, _>(limit)
-        .bind::<Jsonb, _>(error)
-        .load::<Ended>(conn)
-        .await?;
+    let rows =
+        sql_query(statement).bind::<BigInt, _>(limit).bind::<Jsonb, _>(error).load::<Ended>(conn).await?;
     Ok(rows.len())
 }
 
@@ -266,7 +259,12 @@ SELECT id FROM ended";
 /// Sends again what a person decided to send again. Returns false if there is nothing to resolve.
 ///
 /// The uncertain send keeps its record and is marked as resolved. Runs in the caller's transaction.
-pub async fn resolve_resend(conn: &mut Conn, organization: Uuid, job: Uuid, by: Option<Uuid>) -> Result<bool> {
+pub async fn resolve_resend(
+    conn: &mut Conn,
+    organization: Uuid,
+    job: Uuid,
+    by: Option<Uuid>,
+) -> Result<bool> {
     use crate::tables::sends;
     let settled = diesel::update(sends::table)
         .filter(sends::job_id.eq(job).and(sends::organization_id.eq(organization)))

@@ -171,7 +171,13 @@ pub async fn pick_lanes(conn: &mut Conn, limit: i64, redeliver_after_ms: i64) ->
     let mut picks = LanePicks::default();
     for row in rows {
         match row {
-            Picked { job_id: Some(job_id), attempt: Some(attempt), queue: Some(queue), class: Some(class), .. } => {
+            Picked {
+                job_id: Some(job_id),
+                attempt: Some(attempt),
+                queue: Some(queue),
+                class: Some(class),
+                ..
+            } => {
                 picks.dispatched.push(Dispatched { job_id, attempt, queue, class });
             }
             Picked { idle_lane: Some(lane), .. } => picks.idle.push(lane),

@@ -180,16 +180,12 @@ async fn insert(conn: &mut Conn, jobs: &[NewJob]) -> Result<HashSet<Uuid>> {
         .bind::<Array<Text>, _>(jobs.iter().map(|job| job.queue).collect::<Vec<_>>())
         .bind::<Array<SmallInt>, _>(jobs.iter().map(|job| job.class).collect::<Vec<_>>())
         .bind::<Array<Nullable<SqlUuid>>, _>(jobs.iter().map(|job| job.lane_id).collect::<Vec<_>>())
-        .bind::<Array<Nullable<Text>>, _>(
-            jobs.iter().map(|job| job.order_key.as_deref()).collect::<Vec<_>>(),
-        )
+        .bind::<Array<Nullable<Text>>, _>(jobs.iter().map(|job| job.order_key.as_deref()).collect::<Vec<_>>())
         .bind::<Array<Nullable<SqlUuid>>, _>(jobs.iter().map(|job| job.account_id).collect::<Vec<_>>())
         .bind::<Array<Jsonb>, _>(jobs.iter().map(|job| &job.args).collect::<Vec<_>>())
         .bind::<Array<SmallInt>, _>(jobs.iter().map(|job| job.args_version).collect::<Vec<_>>())
         .bind::<Array<SmallInt>, _>(jobs.iter().map(|job| job.max_attempts).collect::<Vec<_>>())
-        .bind::<Array<Nullable<Timestamptz>>, _>(
-            jobs.iter().map(|job| job.scheduled_at).collect::<Vec<_>>(),
-        )
+        .bind::<Array<Nullable<Timestamptz>>, _>(jobs.iter().map(|job| job.scheduled_at).collect::<Vec<_>>())
         .bind::<Array<Nullable<Timestamptz>>, _>(jobs.iter().map(|job| job.expires_at).collect::<Vec<_>>())
         .bind::<Array<Nullable<Text>>, _>(
             jobs.iter().map(|job| job.unique_key.as_deref()).collect::<Vec<_>>(),

@@ -119,7 +119,14 @@ impl Book {
     /// Enqueues in one transaction.
     pub(crate) async fn enqueue(&self, jobs: &[NewJob]) -> Vec<Enqueued> {
         let mut conn = self.conn().await;
-        conn.transaction(async |conn| enqueue::enqueue(conn, jobs).await).await.expect("enqueued")
+        let done = conn.transaction(async |conn| enqueue::enqueue(conn, jobs).await).await;
+        if done.is_err() {
+            let log = self.database.server_log().await;
+            for line in log.lines().filter(|l| l.contains("DETAIL") || l.contains("ERROR")) {
+                eprintln!("PGLOG {line}");
+            }
+        }
+        done.expect("enqueued")
     }
 
     /// Hands out what may run now, as a relay's pass does.
@@ -187,8 +194,10 @@ impl Book {
 /// Returns the number `n` that a statement selects.
 pub(crate) async fn number(db: &Db, statement: &str) -> i64 {
     let mut conn = db.conn().await.expect("a connection");
-    let row: Number =
-        sql_query(statement).get_result(&mut conn).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+    let row: Number = sql_query(statement)
+        .get_result(&mut conn)
+        .await
+        .unwrap_or_else(|error| panic!("{statement}: {error}"));
     row.n
 }
 

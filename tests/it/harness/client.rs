@@ -60,8 +60,16 @@ impl Reply {
     pub(crate) fn problem(self, status: u16) -> String {
         assert_eq!(self.status, status, "{} answered {}", self.asked, self.text);
         let kind = self.headers.get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        assert!(kind.starts_with("application/problem+json"), "{} answered {kind}: {}", self.asked, self.text);
-        self.body["code"].as_str().unwrap_or_else(|| panic!("a problem without a code: {}", self.text)).to_owned()
+        assert!(
+            kind.starts_with("application/problem+json"),
+            "{} answered {kind}: {}",
+            self.asked,
+            self.text
+        );
+        self.body["code"]
+            .as_str()
+            .unwrap_or_else(|| panic!("a problem without a code: {}", self.text))
+            .to_owned()
     }
 
     /// Returns a header as text.
@@ -73,7 +81,13 @@ impl Reply {
 impl Client {
     /// The API at `base` (`http://host:port`), as nobody.
     pub(crate) fn anonymous(base: &str) -> Client {
-        Client { http: http(), base: base.to_owned(), token: None, organization: Uuid::nil(), user: Uuid::nil() }
+        Client {
+            http: http(),
+            base: base.to_owned(),
+            token: None,
+            organization: Uuid::nil(),
+            user: Uuid::nil(),
+        }
     }
 
     /// The same API with another bearer token.
@@ -195,7 +209,8 @@ impl Client {
 
     /// Enqueues a text and returns the job's id.
     pub(crate) async fn text(&self, account: &Account, to_wxid: &str, text: &str, priority: &str) -> Uuid {
-        let answer = self.post("/jobs/send-message", send(account.id, to_wxid, text, priority)).await.expect(202);
+        let answer =
+            self.post("/jobs/send-message", send(account.id, to_wxid, text, priority)).await.expect(202);
         answer["id"].as_str().and_then(|id| id.parse().ok()).expect("an id")
     }
 
@@ -257,7 +272,8 @@ impl Sandbox {
     }
 
     async fn get(&self, path: &str) -> Value {
-        let response = self.http.get(format!("{}{path}", self.base)).send().await.expect("the sandbox answers");
+        let response =
+            self.http.get(format!("{}{path}", self.base)).send().await.expect("the sandbox answers");
         response.json().await.expect("JSON")
     }
 
@@ -302,8 +318,10 @@ impl Sandbox {
 
     /// Puts an account into a state, such as `offline`.
     pub(crate) async fn set_state(&self, app_id: &str, state: &str) {
-        let request =
-            self.http.put(format!("{}/_sandbox/accounts/{app_id}", self.base)).json(&json!({ "state": state }));
+        let request = self
+            .http
+            .put(format!("{}/_sandbox/accounts/{app_id}", self.base))
+            .json(&json!({ "state": state }));
         let response = request.send().await.expect("the sandbox answers");
         assert_eq!(response.status().as_u16(), 200, "{}", response.text().await.unwrap_or_default());
     }

@@ -97,7 +97,8 @@ fn counted(asked: &[Message], arrived: &[Arrival], faults: &mut Vec<Fault>) {
 }
 
 fn ordered(asked: &[Message], arrived: &[Arrival], faults: &mut Vec<Fault>) {
-    let places: HashMap<&Message, usize> = asked.iter().enumerate().map(|(n, message)| (message, n)).collect();
+    let places: HashMap<&Message, usize> =
+        asked.iter().enumerate().map(|(n, message)| (message, n)).collect();
     let mut furthest: HashMap<(&str, &str), usize> = HashMap::new();
     let mut seen = HashSet::new();
     for arrival in arrived {
@@ -147,7 +148,12 @@ mod tests {
     }
 
     fn asked() -> Vec<Message> {
-        vec![message("wxid_1", "1-1"), message("wxid_2", "2-1"), message("wxid_1", "1-2"), message("wxid_2", "2-2")]
+        vec![
+            message("wxid_1", "1-1"),
+            message("wxid_2", "2-1"),
+            message("wxid_1", "1-2"),
+            message("wxid_2", "2-2"),
+        ]
     }
 
     /// One arrival per half minute: within the limits.

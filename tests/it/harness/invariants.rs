@@ -62,5 +62,10 @@ pub(crate) async fn assert_hold(db: &Db) {
     let mut conn = db.conn().await.expect("a connection");
     let broken: Vec<Broken> = sql_query(BROKEN).load(&mut conn).await.expect("the invariants can be read");
     let broken: Vec<String> = broken.into_iter().map(|row| row.what).collect();
-    assert!(broken.is_empty(), "{} invariants are broken: {:#?}", broken.len(), &broken[..broken.len().min(20)]);
+    assert!(
+        broken.is_empty(),
+        "{} invariants are broken: {:#?}",
+        broken.len(),
+        &broken[..broken.len().min(20)]
+    );
 }

@@ -84,7 +84,9 @@ impl Load {
                 let mut done = Vec::new();
                 for request in requests(&account, n, shape) {
                     let ids = enqueue_one(&client, &account, &request).await;
-                    done.extend(ids.into_iter().zip(request.messages.into_iter().map(|(message, _)| message)));
+                    done.extend(
+                        ids.into_iter().zip(request.messages.into_iter().map(|(message, _)| message)),
+                    );
                     tokio::time::sleep(shape.pause).await;
                 }
                 done
@@ -129,12 +131,10 @@ impl Load {
         let jobs = self.client.all("/jobs?kind=send_message").await;
         assert_eq!(jobs.len(), self.jobs.len(), "every job is listed once");
         for job in &jobs {
-            let expected = if open.contains(&id_of(&job["id"])) {
-                ("dead", "unknown")
-            } else {
-                ("completed", "sent")
-            };
-            let found = (job["state"].as_str().unwrap_or("?"), job["result"]["send_status"].as_str().unwrap_or("?"));
+            let expected =
+                if open.contains(&id_of(&job["id"])) { ("dead", "unknown") } else { ("completed", "sent") };
+            let found =
+                (job["state"].as_str().unwrap_or("?"), job["result"]["send_status"].as_str().unwrap_or("?"));
             assert_eq!(found, expected, "{job:#}");
         }
         platform.assert_sound().await;

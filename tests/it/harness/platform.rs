@@ -81,7 +81,8 @@ impl Builder {
     pub(crate) async fn start(self) -> Platform {
         let turn = if self.alone { turn::alone().await } else { turn::shared().await };
         let redis = if self.own_redis { RedisServer::own().await } else { RedisServer::shared().await };
-        let database = if self.own_postgres { Database::on_own_server().await } else { Database::create().await };
+        let database =
+            if self.own_postgres { Database::on_own_server().await } else { Database::create().await };
         let db = Db::new(database.url(), 4, Profile::Api).expect("a pool");
         let dir = std::env::temp_dir().join(format!("entropy-it-logs-{:016x}", fastrand::u64(..)));
         std::fs::create_dir(&dir).expect("a directory for logs");
@@ -262,8 +263,10 @@ impl Platform {
             .await;
         }
         for worker in &mut self.workers {
-            let announced =
-                format!("SELECT count(*) AS n FROM workers WHERE pid = {} AND state = 'running'", worker.pid());
+            let announced = format!(
+                "SELECT count(*) AS n FROM workers WHERE pid = {} AND state = 'running'",
+                worker.pid()
+            );
             eventually("the worker has announced itself", PATIENCE, async || {
                 worker.assert_lives();
                 book::number(&self.db, &announced).await == 1
@@ -291,7 +294,11 @@ impl Platform {
                 self.number("SELECT count(*) AS n FROM pending").await,
                 self.number("SELECT count(*) AS n FROM leases").await,
             );
-            if pending + leased == 0 { Ok(()) } else { Err(format!("{pending} wait, {leased} are handed out")) }
+            if pending + leased == 0 {
+                Ok(())
+            } else {
+                Err(format!("{pending} wait, {leased} are handed out"))
+            }
         })
         .await;
     }

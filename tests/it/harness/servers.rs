@@ -45,8 +45,12 @@ fn start_redis() -> Redis {
 
 /// Brings a database up to date as an operator does.
 pub(crate) fn migrate(url: &str) {
-    let output =
-        Command::new(ENTROPY).arg("migrate").env_clear().env("DATABASE_URL", url).output().expect("migrate starts");
+    let output = Command::new(ENTROPY)
+        .arg("migrate")
+        .env_clear()
+        .env("DATABASE_URL", url)
+        .output()
+        .expect("migrate starts");
     assert!(output.status.success(), "migrate failed: {}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -114,7 +118,8 @@ impl Drop for Database {
         let (url, name) = (shared.postgres.url(), self.name.clone());
         // A thread of its own: the test's runtime is busy dropping us.
         let dropping = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(admin(&url, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")));
         });
         let _ = dropping.join();

@@ -131,7 +131,10 @@ async fn nobody_cancels_or_revives_a_job_of_another_organisation() {
     let why = json!({});
     let cancelled = control::cancel_waiting(&mut conn, book.organization, &[theirs.id], &why).await.unwrap();
     assert_eq!(cancelled, Vec::<Uuid>::new());
-    assert_eq!(control::revive(&mut conn, book.organization, &[theirs.id]).await.unwrap(), Vec::<Uuid>::new());
+    assert_eq!(
+        control::revive(&mut conn, book.organization, &[theirs.id]).await.unwrap(),
+        Vec::<Uuid>::new()
+    );
 }
 
 #[tokio::test]
@@ -237,6 +240,10 @@ async fn an_unknown_send_is_resent_when_a_person_says_so() {
     assert!(control::resolve_resend(&mut conn, book.organization, job, None).await.unwrap());
     assert!(!control::resolve_resend(&mut conn, book.organization, job, None).await.unwrap());
     assert_eq!(book.take(Uuid::now_v7()).await.attempt, 2);
-    assert_eq!(sends::recorded(&mut conn, send).await.unwrap().unwrap().state, "unknown", "it keeps its record");
+    assert_eq!(
+        sends::recorded(&mut conn, send).await.unwrap().unwrap().state,
+        "unknown",
+        "it keeps its record"
+    );
     book.assert_sound().await;
 }

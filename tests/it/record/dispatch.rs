@@ -82,7 +82,8 @@ async fn a_person_is_not_held_back_by_the_retry_of_a_campaign() {
 async fn a_scheduled_job_takes_its_place_when_its_time_comes() {
     let book = Book::open().await;
     let (lane, worker) = (book.lane().await, Uuid::now_v7());
-    let scheduled = NewJob { scheduled_at: Some(Utc::now() + TimeDelta::hours(1)), ..book.job_in(lane, "a", 2) };
+    let scheduled =
+        NewJob { scheduled_at: Some(Utc::now() + TimeDelta::hours(1)), ..book.job_in(lane, "a", 2) };
     let now = book.job_in(lane, "a", 2);
     book.enqueue(&[scheduled.clone(), now.clone()]).await;
     book.run("UPDATE pending SET due_at = now() WHERE due_at IS NOT NULL").await;
@@ -197,7 +198,9 @@ async fn concurrent_relays_hand_out_every_attempt_once() {
     let all = async {
         futures::join!(caller, futures::future::join_all(relays), futures::future::join_all(workers));
     };
-    tokio::time::timeout(std::time::Duration::from_secs(60), all).await.expect("all jobs end within a minute");
+    tokio::time::timeout(std::time::Duration::from_secs(60), all)
+        .await
+        .expect("all jobs end within a minute");
 
     let log = log.into_inner().unwrap();
     let distinct: HashSet<_> = log.iter().map(|(job, attempt, _)| (job, attempt)).collect();
@@ -208,6 +211,9 @@ async fn concurrent_relays_hand_out_every_attempt_once() {
         assert_eq!(before + 1, *attempt, "attempts are counted without gaps");
     }
     assert_eq!(attempts.len(), JOBS);
-    assert_eq!(book.number("SELECT count(*) AS n FROM jobs WHERE final_state = 'completed'").await, JOBS as i64);
+    assert_eq!(
+        book.number("SELECT count(*) AS n FROM jobs WHERE final_state = 'completed'").await,
+        JOBS as i64
+    );
     book.assert_sound().await;
 }

@@ -103,7 +103,10 @@ async fn a_job_of_the_past_is_available_and_one_of_the_future_is_scheduled() {
     let past = NewJob { scheduled_at: at(-60), ..book.job() };
     let future = NewJob { scheduled_at: at(60), ..book.job() };
     book.enqueue(&[past.clone(), future.clone()]).await;
-    assert_eq!((book.state(past.id).await, book.state(future.id).await), ("available".into(), "scheduled".into()));
+    assert_eq!(
+        (book.state(past.id).await, book.state(future.id).await),
+        ("available".into(), "scheduled".into())
+    );
     assert_eq!(book.dispatch_one().await.job_id, past.id);
 }
 

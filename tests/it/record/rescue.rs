@@ -216,7 +216,10 @@ async fn the_send_of_an_earlier_attempt_says_nothing_about_this_one() {
     let second = scene.begin_send(&again).await;
     scene.rescue().await;
     assert_eq!(scene.book.state(claimed.job_id).await, "dead");
-    assert_eq!((scene.send_state(send).await.as_str(), scene.send_state(second).await.as_str()), ("failed", "unknown"));
+    assert_eq!(
+        (scene.send_state(send).await.as_str(), scene.send_state(second).await.as_str()),
+        ("failed", "unknown")
+    );
 }
 
 #[tokio::test]

@@ -94,8 +94,13 @@ impl Rescuer {
 
     async fn redeliver(&self, conn: &mut PooledConn) -> anyhow::Result<()> {
         let lengths = self.broker.lengths(&self.queues).await?;
-        let empty: Vec<&str> =
-            self.queues.iter().zip(lengths).filter(|(_, waiting)| *waiting == 0).map(|(queue, _)| *queue).collect();
+        let empty: Vec<&str> = self
+            .queues
+            .iter()
+            .zip(lengths)
+            .filter(|(_, waiting)| *waiting == 0)
+            .map(|(queue, _)| *queue)
+            .collect();
         let again = rescue::undelivered(conn, BATCH, &empty, REDELIVER_AFTER_MS).await?;
         if !again.is_empty() {
             tracing::info!(deliveries = again.len(), "deliveries were not claimed; sending them again");

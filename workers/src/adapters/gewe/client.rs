@@ -193,7 +193,11 @@ impl MessageSender for GeweClient {
         })
     }
 
-    fn check_online<'a>(&'a self, device: &'a Device, trace_id: &'a str) -> BoxFuture<'a, Result<bool, SendError>> {
+    fn check_online<'a>(
+        &'a self,
+        device: &'a Device,
+        trace_id: &'a str,
+    ) -> BoxFuture<'a, Result<bool, SendError>> {
         Box::pin(GeweClient::check_online(self, device, trace_id))
     }
 }
