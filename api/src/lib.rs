@@ -3,7 +3,7 @@
 //! A handler checks, writes one transaction, and answers; nothing slow happens here. This crate knows HTTP and the
 //! rules of who may do what; it does not know how a job is run. Every query is bound to the caller's organisation.
 //!
-//! Start reading at [`routes`], one file per resource; [`http`] holds what happens around every request.
+//! Start reading at `routes`, one file per resource; `http` holds what happens around every request.
 
 mod auth;
 mod backlog;

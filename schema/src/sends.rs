@@ -147,7 +147,7 @@ SELECT clock_timestamp() AS now,
         AS fills_token_hour,
     (SELECT latest FROM (
         SELECT max(window_at) AS latest FROM sends
-        WHERE account_id = $1 AND counts AND window_at > clock_timestamp() - interval '60 seconds'
+        WHERE account_id = $1 AND counts AND window_at > (SELECT clock_timestamp()) - interval '60 seconds'
           AND to_wxid <> $3
         GROUP BY to_wxid) r ORDER BY latest DESC OFFSET $6 - 1 LIMIT 1) AS fills_recipients";
 

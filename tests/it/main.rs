@@ -5,7 +5,10 @@
 
 mod harness;
 
+mod crash;
+mod pickup;
 mod record;
+mod system;
 
 #[path = "../../src/servers.rs"]
 mod servers;

@@ -139,7 +139,7 @@ mod tests {
     fn every_operation_has_a_name_a_summary_a_tag_and_its_problems() {
         let document = document();
         let paths = document["paths"].as_object().expect("paths");
-        assert!(paths.len() > 30, "{}", paths.len());
+        assert!(paths.len() >= 30, "{}", paths.len());
         for (path, operations) in paths {
             for (method, operation) in operations.as_object().expect("operations") {
                 let name = format!("{method} {path}");

@@ -148,7 +148,7 @@ async fn cancel_leased(
 pub async fn expire(conn: &mut Conn, limit: i64, error: &Value) -> Result<usize> {
     let statement = format!(
         "WITH target AS (
-            SELECT job_id FROM pending WHERE expires_at <= clock_timestamp()
+            SELECT job_id FROM pending WHERE expires_at <= (SELECT clock_timestamp())
             ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
         ), gone AS (
             DELETE FROM pending USING target WHERE pending.job_id = target.job_id

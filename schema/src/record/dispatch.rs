@@ -71,7 +71,7 @@ pub async fn outlook(conn: &mut Conn, queues: &[&str]) -> Result<Outlook> {
 /// Retries keep their place; a job that was scheduled takes its place when it becomes available.
 const PROMOTE: &str = "\
 WITH due AS (
-    SELECT job_id FROM pending WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED
+    SELECT job_id FROM pending WHERE due_at <= (SELECT clock_timestamp()) ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED
 ), moved AS (
     UPDATE pending SET due_at = NULL, wait_code = NULL, wait_note = NULL,
         seq = CASE WHEN wait_code = 'scheduled' THEN nextval(pg_get_serial_sequence('pending', 'seq')) ELSE seq END
@@ -115,7 +115,7 @@ static PICK_LANES: LazyLock<String> = LazyLock::new(|| {
     format!(
         "\
 WITH due AS (
-    SELECT id FROM lanes WHERE runnable_at <= clock_timestamp() AND paused_at IS NULL
+    SELECT id FROM lanes WHERE runnable_at <= (SELECT clock_timestamp()) AND paused_at IS NULL
     ORDER BY runnable_at LIMIT $1 FOR UPDATE SKIP LOCKED
 ), head AS (
     SELECT due.id, next.job_id FROM due CROSS JOIN LATERAL (

@@ -3,6 +3,9 @@
 //! Locks are always taken in the order leases, pending, lanes, and within one table in the order of ids, so that no two
 //! of these statements wait for each other in a circle.
 //!
+//! Times are compared as `column <= (SELECT clock_timestamp())`: the bare function is volatile, which keeps Postgres from
+//! using it as the bound of an index scan.
+//!
 //! | module | what it does | who calls it |
 //! |---|---|---|
 //! | [`enqueue`] | creates jobs, claims keys, marks lanes | anyone, in the transaction of the cause |

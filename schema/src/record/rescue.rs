@@ -53,7 +53,7 @@ ORDER BY l.job_id";
 /// Returns up to `limit` claimed leases that have expired. Locks them in the caller's transaction.
 pub async fn expired(conn: &mut Conn, limit: i64) -> Result<Vec<Expired>> {
     let statement = format!(
-        "WITH l AS (SELECT * FROM leases WHERE lease_until < clock_timestamp() AND worker_id IS NOT NULL \
+        "WITH l AS (SELECT * FROM leases WHERE lease_until < (SELECT clock_timestamp()) AND worker_id IS NOT NULL \
          ORDER BY lease_until LIMIT $1 FOR UPDATE SKIP LOCKED) {LOST}"
     );
     Ok(sql_query(statement).bind::<BigInt, _>(limit).load(conn).await?)
@@ -79,7 +79,7 @@ struct Any {
 
 /// Tells whether any lease has run out. One index probe: what an idle rescuer costs.
 pub async fn any(conn: &mut Conn) -> Result<bool> {
-    let any = sql_query("SELECT EXISTS (SELECT FROM leases WHERE lease_until < clock_timestamp()) AS any")
+    let any = sql_query("SELECT EXISTS (SELECT FROM leases WHERE lease_until < (SELECT clock_timestamp())) AS any")
         .get_result::<Any>(conn)
         .await?;
     Ok(any.any)
@@ -88,7 +88,7 @@ pub async fn any(conn: &mut Conn) -> Result<bool> {
 const UNDELIVERED: &str = "\
 WITH late AS (
     SELECT job_id, queue = ANY($2) OR clock_timestamp() - dispatched_at > deliveries * interval '60 seconds' AS again
-    FROM leases WHERE lease_until < clock_timestamp() AND worker_id IS NULL
+    FROM leases WHERE lease_until < (SELECT clock_timestamp()) AND worker_id IS NULL
     ORDER BY lease_until LIMIT $1 FOR UPDATE SKIP LOCKED
 ), looked_at AS (
     UPDATE leases SET

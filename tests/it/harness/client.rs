@@ -199,8 +199,8 @@ impl Client {
             "limits": {
                 "messages_per_minute": per_minute,
                 "min_gap_ms": min_gap_ms,
-                "messages_per_day": 1_000_000,
-                "recipients_per_minute": 10_000,
+                "messages_per_day": 100_000,
+                "recipients_per_minute": 600,
             },
         });
         let answer = self.post("/wechat-accounts", body).await.expect(201);

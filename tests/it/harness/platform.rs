@@ -119,7 +119,7 @@ impl Builder {
             env,
             dir,
             started: 0,
-            _turn: turn,
+            turn: Some(turn),
         };
         for _ in 0..self.apis {
             platform.start_api();
@@ -159,7 +159,7 @@ pub(crate) struct Platform {
     env: Vec<(String, String)>,
     dir: PathBuf,
     started: usize,
-    _turn: Turn,
+    turn: Option<Turn>,
 }
 
 impl Platform {
@@ -285,6 +285,11 @@ impl Platform {
     /// Returns the number `n` that a statement selects.
     pub(crate) async fn number(&self, statement: &str) -> i64 {
         book::number(&self.db, statement).await
+    }
+
+    /// Lets tests that want to be alone go on: from here this one only waits for time to pass.
+    pub(crate) fn rest(&mut self) {
+        self.turn = None;
     }
 
     /// Waits until no job waits or runs.
