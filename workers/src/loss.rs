@@ -21,6 +21,8 @@ pub(crate) enum Cause {
     Panicked,
     /// The process had to stop and could not wait any longer.
     Drained,
+    /// Its worker lives but never learned of it: the answer to the claim was lost.
+    ClaimLost,
 }
 
 impl Cause {
@@ -31,6 +33,7 @@ impl Cause {
             Cause::Panicked => {
                 Failure::new("panic", "the attempt ended with a fault in the program; see the log")
             }
+            Cause::ClaimLost => Failure::new("claim_lost", "the worker never learned that it had the job"),
             Cause::Drained => Failure::new("drained", "the worker process had to stop during the attempt"),
         }
     }
@@ -78,8 +81,8 @@ pub(crate) async fn settle(
         lane_wait: None,
     };
     Ok(match decision {
-        // A drain spends no attempt.
-        AfterLoss::Retry if cause == Cause::Drained => Finish { outcome: None, ..base },
+        // Neither a drain nor an attempt that never began spends one.
+        AfterLoss::Retry if matches!(cause, Cause::Drained | Cause::ClaimLost) => Finish { outcome: None, ..base },
         AfterLoss::Retry if cause == Cause::ProcessDied => base,
         AfterLoss::Retry => {
             let delay = backoff(u32::from(lost.attempt.unsigned_abs()), fastrand::f64());

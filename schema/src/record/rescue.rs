@@ -33,6 +33,9 @@ pub struct Expired {
     /// What the caller wants when a send's outcome cannot be known.
     #[diesel(sql_type = Nullable<Text>)]
     pub on_unknown: Option<String>,
+    /// The worker is alive all the same: the answer to its claim was lost, and it knows nothing of the job.
+    #[diesel(sql_type = diesel::sql_types::Bool)]
+    pub worker_alive: bool,
     /// The send that the attempt recorded, if it got that far.
     #[diesel(sql_type = Nullable<SqlUuid>)]
     pub send_id: Option<Uuid>,
@@ -44,6 +47,8 @@ pub struct Expired {
 /// What is read of a lease `l` whose attempt is over without an end.
 const LOST: &str = "\
 SELECT l.job_id, l.attempt, l.worker_id, l.crashes, j.kind, j.max_attempts, j.args ->> 'on_unknown' AS on_unknown,
+    EXISTS (SELECT FROM workers w WHERE w.id = l.worker_id AND w.state <> 'stopped'
+        AND w.heartbeat_at > clock_timestamp() - interval '10 seconds') AS worker_alive,
     s.id AS send_id, s.state AS send_state
 FROM l JOIN jobs j ON j.id = l.job_id
 LEFT JOIN LATERAL (SELECT id, state FROM sends WHERE sends.job_id = l.job_id AND sends.started_at >= l.claimed_at

@@ -115,7 +115,8 @@ impl Rescuer {
                 let expired = rescue::expired(conn, BATCH).await?;
                 let mut ends = Vec::with_capacity(expired.len());
                 for lease in &expired {
-                    ends.push(loss::settle(conn, &self.registry, lease, Cause::ProcessDied).await?);
+                    let cause = if lease.worker_alive { Cause::ClaimLost } else { Cause::ProcessDied };
+                    ends.push(loss::settle(conn, &self.registry, lease, cause).await?);
                 }
                 if !ends.is_empty() {
                     finish::finish(conn, &ends).await?;
