@@ -5,9 +5,12 @@
 
 mod harness;
 
+mod architecture;
 mod crash;
+mod envelope;
 mod pickup;
 mod record;
+mod schema;
 mod system;
 
 #[path = "../../src/servers.rs"]

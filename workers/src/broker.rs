@@ -140,6 +140,12 @@ impl Broker {
         Ok(())
     }
 
+    /// Puts a delivery that this process will not carry out back to the front of its queue.
+    pub async fn give_back(&self, queue: &str, delivery: Delivery) -> redis::RedisResult<()> {
+        let Delivery { job_id, attempt } = delivery;
+        self.push(&[Dispatched { job_id, attempt, queue: queue.to_owned(), class: 0 }]).await
+    }
+
     /// Returns how many deliveries wait in each of `queues`.
     pub async fn lengths(&self, queues: &[&str]) -> redis::RedisResult<Vec<usize>> {
         let mut pipe = redis::pipe();

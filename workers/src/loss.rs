@@ -82,7 +82,9 @@ pub(crate) async fn settle(
     };
     Ok(match decision {
         // Neither a drain nor an attempt that never began spends one.
-        AfterLoss::Retry if matches!(cause, Cause::Drained | Cause::ClaimLost) => Finish { outcome: None, ..base },
+        AfterLoss::Retry if matches!(cause, Cause::Drained | Cause::ClaimLost) => {
+            Finish { outcome: None, ..base }
+        }
         AfterLoss::Retry if cause == Cause::ProcessDied => base,
         AfterLoss::Retry => {
             let delay = backoff(u32::from(lost.attempt.unsigned_abs()), fastrand::f64());

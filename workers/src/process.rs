@@ -130,7 +130,7 @@ impl Worker {
             async move { broker.listen(&queues, stop).await }
         });
         for queue in queues {
-            let handle = handler(queue, &runner, &attempts, slots);
+            let handle = handler(queue, &broker, &runner, &attempts, slots);
             let (broker, stop) = (broker.clone(), stop.clone());
             parts.spawn(async move { broker.receive(queue, slots, handle, stop).await });
         }
@@ -171,19 +171,24 @@ impl Worker {
 /// call that is under way must not be dropped with them. The slots are counted here for the same reason.
 fn handler(
     queue: &'static str,
+    broker: &Broker,
     runner: &Runner,
     attempts: &TaskTracker,
     slots: usize,
 ) -> impl Fn(crate::broker::Delivery) -> futures::future::BoxFuture<'static, ()> + Clone + Send + Sync + 'static
 {
-    let (runner, attempts) = (runner.clone(), attempts.clone());
+    let (broker, runner, attempts) = (broker.clone(), runner.clone(), attempts.clone());
     let free = Arc::new(tokio::sync::Semaphore::new(slots));
     move |delivery| {
-        let (runner, attempts, free) = (runner.clone(), attempts.clone(), free.clone());
+        let (broker, runner) = (broker.clone(), runner.clone());
+        let (attempts, free) = (attempts.clone(), free.clone());
         Box::pin(async move {
             let Ok(slot) = free.acquire_owned().await else { return };
             if attempts.is_closed() {
-                // Draining: the delivery finds another worker.
+                // Draining: another worker shall have it, and at once.
+                if let Err(error) = broker.give_back(queue, delivery).await {
+                    tracing::debug!(%error, "a delivery was not given back; it will be sent again");
+                }
                 return;
             }
             let attempt = attempts.spawn(async move {

@@ -92,7 +92,7 @@ pub async fn any(conn: &mut Conn) -> Result<bool> {
 
 const UNDELIVERED: &str = "\
 WITH late AS (
-    SELECT job_id, queue = ANY($2) OR clock_timestamp() - dispatched_at > deliveries * interval '60 seconds' AS again
+    SELECT job_id, queue = ANY($2) OR clock_timestamp() - dispatched_at > deliveries * interval '15 seconds' AS again
     FROM leases WHERE lease_until < (SELECT clock_timestamp()) AND worker_id IS NULL
     ORDER BY lease_until LIMIT $1 FOR UPDATE SKIP LOCKED
 ), looked_at AS (
@@ -107,7 +107,7 @@ SELECT job_id, attempt, queue, class FROM looked_at WHERE again";
 /// Returns deliveries that nobody has claimed in time and that should be sent again.
 ///
 /// A delivery counts as lost when its queue stands empty in Redis (`empty_queues`), or, so that nothing hangs on that
-/// reading, a minute after it was last sent. Others are looked at again after `recheck_ms`.
+/// reading, 15 seconds after it was last sent. Others are looked at again after `recheck_ms`.
 pub async fn undelivered(
     conn: &mut Conn,
     limit: i64,
