@@ -35,7 +35,8 @@ impl Receiver {
         let turn = turn::shared().await;
         let namespace = format!("it{:016x}", fastrand::u64(..));
         let broker = Broker::new(&Secret::new(redis.url()), &namespace).expect("a broker");
-        let (seen, running, most) = (Arc::default(), Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let seen = Arc::<Mutex<Vec<(Delivery, Instant)>>>::default();
+        let (running, most) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let stop = CancellationToken::new();
         let listen = {
             let (broker, stop) = (broker.clone(), stop.clone());
@@ -45,7 +46,7 @@ impl Receiver {
             let (broker, stop) = (broker.clone(), stop.clone());
             let (seen, running, most) = (Arc::clone(&seen), running.clone(), most.clone());
             let handle = move |delivery| {
-                let seen: Arc<Mutex<Vec<(Delivery, Instant)>>> = seen.clone();
+                let seen = Arc::clone(&seen);
                 let (running, most) = (running.clone(), most.clone());
                 async move {
                     seen.lock().expect("a list").push((delivery, Instant::now()));

@@ -95,6 +95,11 @@ impl Client {
         Client { token: Some(token.to_owned()), ..self.clone() }
     }
 
+    /// The same API as nobody.
+    pub(crate) fn anonymous_again(&self) -> Client {
+        Client { token: None, ..self.clone() }
+    }
+
     /// The same person at another process of the API.
     pub(crate) fn at(&self, base: &str) -> Client {
         Client { base: base.to_owned(), ..self.clone() }
@@ -183,6 +188,11 @@ impl Client {
         self.send(self.request(Method::PATCH, path).json(&body)).await
     }
 
+    /// PUT.
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Reply {
+        self.send(self.request(Method::PUT, path).json(&body)).await
+    }
+
     /// DELETE.
     pub(crate) async fn delete(&self, path: &str) -> Reply {
         self.send(self.request(Method::DELETE, path)).await
@@ -269,6 +279,11 @@ impl Sandbox {
     /// The sandbox at `base` (`http://host:port`).
     pub(crate) fn new(base: &str) -> Sandbox {
         Sandbox { http: http(), base: base.to_owned() }
+    }
+
+    /// The same sandbox for another runtime, which cannot use this one's connections.
+    pub(crate) fn again(&self) -> Sandbox {
+        Sandbox::new(&self.base)
     }
 
     async fn get(&self, path: &str) -> Value {

@@ -6,6 +6,7 @@
 //! | [`turn`] | who runs beside whom |
 //! | [`process`] | child processes that are killed with the test, and their logs |
 //! | [`platform`] | the whole platform: sandbox, API, workers, schedulers |
+//! | [`shared`] | one platform for all tests that only look at an organisation of their own |
 //! | [`client`] | HTTP: the API as somebody who is logged in, and the sandbox's switches |
 //! | [`book`] | the record without any process: for statements |
 //! | [`history`] | what the phone received against what was asked for |
@@ -22,6 +23,7 @@ pub(crate) mod load;
 pub(crate) mod platform;
 pub(crate) mod process;
 pub(crate) mod servers;
+pub(crate) mod shared;
 pub(crate) mod turn;
 
 use std::time::{Duration, Instant};
@@ -29,6 +31,7 @@ use std::time::{Duration, Instant};
 pub(crate) use book::Book;
 pub(crate) use client::{Client, Sandbox};
 pub(crate) use platform::Platform;
+pub(crate) use shared::Here;
 
 /// How often a condition is looked at that gives no signal.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);

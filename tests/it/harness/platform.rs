@@ -329,6 +329,11 @@ impl Platform {
         self.apis.iter().chain(&self.workers).chain(&self.schedulers).chain([&self.sandbox_process])
     }
 
+    /// Returns the directory of the logs.
+    pub(crate) fn dir(&self) -> &std::path::Path {
+        &self.dir
+    }
+
     /// Returns the logs of all processes, also of those that have ended, by name.
     pub(crate) fn logs(&self) -> Vec<(String, String)> {
         let mut logs = Vec::new();

@@ -3,6 +3,7 @@
 //! They also end with the test run, if that is killed with `-9`: a small shell holds the list of them, and a pipe whose
 //! other end only this process has.
 
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -23,13 +24,17 @@ pub(crate) const ENTROPY: &str = env!("CARGO_BIN_EXE_entropy");
 const WATCHDOG: &str = r#"
 trap '' HUP INT QUIT TERM
 list=""
+dirs=""
 while read -r op pid; do
     case "$op" in
+        dir) dirs="$dirs $pid" ;;
+        keep) dirs="" ;;
         add) list="$list $pid" ;;
         del) new=""; for p in $list; do [ "$p" = "$pid" ] || new="$new $p"; done; list="$new" ;;
     esac
 done
 for p in $list; do kill -s KILL "$p"; done
+for d in $dirs; do rm -rf "$d"; done
 "#;
 
 static LIST: LazyLock<Mutex<ChildStdin>> = LazyLock::new(|| {
@@ -45,9 +50,19 @@ static LIST: LazyLock<Mutex<ChildStdin>> = LazyLock::new(|| {
     Mutex::new(watchdog.stdin.take().expect("the watchdog's input"))
 });
 
-fn tell_watchdog(op: &str, pid: u32) {
+fn tell_watchdog(op: &str, what: impl Display) {
     let mut list = LIST.lock().unwrap_or_else(PoisonError::into_inner);
-    writeln!(list, "{op} {pid}").expect("the watchdog listens");
+    writeln!(list, "{op} {what}").expect("the watchdog listens");
+}
+
+/// Removes a directory without spaces in its name when the test run ends, unless [`keep_dirs`] is called.
+pub(crate) fn remove_at_the_end(dir: &Path) {
+    tell_watchdog("dir", dir.display());
+}
+
+/// Keeps all directories that would be removed: somebody will want to read them.
+pub(crate) fn keep_dirs() {
+    tell_watchdog("keep", "");
 }
 
 /// A process of the program under test. Dropping it kills it.

@@ -1,0 +1,125 @@
+//! Who may do what.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{assert_problem, id, person};
+use crate::harness::Here;
+use crate::harness::client::send;
+
+/// Every operation with the least role that may use it. Bodies are well-formed but lead to nothing.
+fn operations() -> Vec<(Method, &'static str, Value, &'static str)> {
+    let nothing = Value::Null;
+    let message = send(Uuid::nil(), "wxid_a", "a", "reply");
+    let tally = json!({"request_id": "r", "account_id": Uuid::nil(), "model": "m", "input_tokens": 1, "output_tokens": 1});
+    let none = json!({"filter": {"kind": "nothing"}, "preview": true});
+    let price = json!({"model": "", "input_price_per_1k": "1", "output_price_per_1k": "1", "valid_from": "2026-01-01T00:00:00Z"});
+    let get = |path, role| (Method::GET, path, Value::Null, role);
+    let post = |path, body: &Value, role| (Method::POST, path, body.clone(), role);
+    vec![
+        get("/auth/me", "viewer"),
+        get("/wechat-accounts", "viewer"),
+        get("/wechat-accounts/{id}", "viewer"),
+        get("/jobs", "viewer"),
+        get("/jobs/{id}", "viewer"),
+        get("/sends", "viewer"),
+        get("/queues", "viewer"),
+        get("/lanes", "viewer"),
+        get("/workers", "viewer"),
+        get("/model-prices", "viewer"),
+        get("/cost-ledgers", "viewer"),
+        get("/users", "admin"),
+        get("/audit-log", "admin"),
+        post("/jobs/send-message", &message, "agent"),
+        post("/jobs/cost-tally", &tally, "agent"),
+        post("/jobs/batch", &json!({"jobs": []}), "agent"),
+        post("/jobs/{id}/cancel", &nothing, "agent"),
+        post("/jobs/{id}/resolve", &json!({"as": "sent"}), "agent"),
+        post("/jobs/{id}/revive", &nothing, "manager"),
+        post("/jobs/bulk/cancel", &none, "manager"),
+        post("/jobs/bulk/revive", &none, "manager"),
+        post("/wechat-accounts", &json!({"wxid": "not one"}), "agent"),
+        (Method::PATCH, "/wechat-accounts/{id}", json!({}), "agent"),
+        (Method::PUT, "/wechat-accounts/{id}", json!({}), "agent"),
+        post("/wechat-accounts/{id}/pause", &json!({}), "agent"),
+        post("/wechat-accounts/{id}/resume", &nothing, "agent"),
+        (Method::DELETE, "/wechat-accounts/{id}", Value::Null, "manager"),
+        post("/lanes/{id}/pause", &json!({}), "manager"),
+        post("/lanes/{id}/resume", &nothing, "manager"),
+        post("/queues/nothing/pause", &nothing, "manager"),
+        post("/queues/nothing/resume", &nothing, "manager"),
+        post("/model-prices", &price, "admin"),
+        post("/users", &json!({"username": "a", "password": "a", "role": "admin"}), "admin"),
+        (Method::PUT, "/users/{id}", json!({}), "admin"),
+    ]
+}
+
+#[tokio::test]
+async fn each_role_may_do_what_the_table_says_and_no_more() {
+    let here = Here::open().await;
+    let admin = here.register().await;
+    let roles = ["viewer", "agent", "manager", "admin"];
+    let mut people = Vec::new();
+    for role in &roles[..3] {
+        people.push(person(&admin, role).await);
+    }
+    people.push(admin);
+    let rank = |role: &str| roles.iter().position(|known| *known == role).expect("a role");
+    for (method, path, body, least) in operations() {
+        for (role, client) in roles.iter().zip(&people) {
+            let path = path.replace("{id}", &Uuid::now_v7().to_string());
+            let request = client.request(method.clone(), &path);
+            let request = if body.is_null() { request } else { request.json(&body) };
+            let reply = client.send(request).await;
+            if rank(role) < rank(least) {
+                assert!(reply.text.contains(least), "it names the role that is needed: {}", reply.text);
+                assert_problem(reply, 403, "forbidden", "");
+            } else {
+                let expected = [200, 404, 422];
+                assert!(expected.contains(&reply.status), "{method} {path} as {role}: {} {}", reply.status, reply.text);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_operation_of_the_document_stands_in_the_table() {
+    let here = Here::open().await;
+    let document = here.anonymous().get("/openapi.json").await.expect(200);
+    let mut missing = Vec::new();
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in methods.as_object().expect("methods") {
+            let open = operation["security"].is_null();
+            let known = operations().into_iter().any(|(known, at, ..)| {
+                known.as_str().eq_ignore_ascii_case(method) && at.replace("nothing", "{name}") == *path
+            });
+            if !open && !known {
+                missing.push(format!("{method} {path}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "add a line for {missing:?}");
+}
+
+#[tokio::test]
+async fn viewers_see_no_message_text() {
+    let here = Here::open().await;
+    let admin = here.register().await;
+    let viewer = person(&admin, "viewer").await;
+    let account = admin.account(600, 0).await;
+    let texts = ["底价三百二十八元", "https://cdn.example.com/geheim.png"];
+    let first = admin.text(&account, "wxid_customer", texts[0], "interactive").await;
+    let image = json!({"account_id": account.id, "to_wxid": "wxid_customer", "message": {"kind": "image", "url": texts[1]}});
+    let second = id(&admin.post("/jobs/send-message", image).await.expect(202)["id"]);
+    for job in [first, second] {
+        here.ended(&admin, job).await;
+    }
+    for path in [format!("/jobs/{first}"), format!("/jobs/{second}"), "/jobs".into(), "/sends".into()] {
+        let shown = viewer.get(&path).await;
+        assert!(texts.iter().all(|text| !shown.text.contains(text)), "{path}: {}", shown.text);
+        assert!(shown.text.contains("wxid_customer"), "{path} is shown otherwise: {}", shown.text);
+    }
+    assert_eq!(viewer.job(first).await["args"]["message"], json!({"kind": "text"}));
+    assert_eq!(admin.job(first).await["args"]["message"], json!({"kind": "text", "text": texts[0]}));
+}
