@@ -37,6 +37,8 @@ pub struct Permit {
     pub wxid: String,
     /// Key of the token's window.
     pub token_key: String,
+    /// The account brought its own token.
+    pub own_token: bool,
     /// The limits that hold for the account.
     pub limits: Limits,
 }
@@ -52,9 +54,6 @@ pub enum Refusal {
     /// The account counts as offline: ask the provider whether that is still so.
     Offline(Device),
 }
-
-/// Key of the window of the install's own token.
-pub const INSTALL_TOKEN_KEY: &str = "install";
 
 /// Runs the gate for one attempt.
 ///
@@ -72,28 +71,24 @@ pub async fn pass(
         if let Err(refusal) = wanted(&facts) {
             return Ok(Err(Refusal::No(refusal)));
         }
-        let (device, token_key) = match device(ctx, &facts) {
+        let (device, token_key, own_token) = match device(ctx, &facts) {
             Ok(found) => found,
             Err(refusal) => return Ok(Err(Refusal::No(refusal))),
         };
-        if facts.status == "OFFLINE" {
-            return Ok(Err(Refusal::Offline(device)));
-        }
         let limits = Limits::of(&facts, &ctx.services.ceilings);
+        let wxid = facts.wxid.clone().unwrap_or_else(|| device.app_id.clone());
+        if facts.status == "OFFLINE" {
+            let free = flood_guard(ctx, &wxid, &limits);
+            return Ok(Err(free.map_or_else(Refusal::No, |()| Refusal::Offline(device))));
+        }
         sends::lock_token(conn, &token_key).await?;
         let windows =
             sends::windows(conn, intent.account_id, &token_key, intent.to_wxid, &limits.windows()).await?;
         if let Some(wait) = limits.wait(&windows) {
             return Ok(Err(Refusal::No(limited(ctx, wait))));
         }
-        let wxid = facts.wxid.clone().unwrap_or_else(|| device.app_id.clone());
-        if let Err(delay) = ctx.services.guard.check(&wxid, limits.messages_per_minute.unsigned_abs()) {
-            ctx.services.metrics.limiter_waits.with_label_values(&["flood_guard"]).inc();
-            return Ok(Err(Refusal::No(snooze_lane(
-                delay,
-                "flood_guard",
-                "this worker has made as many calls for the account as it may".into(),
-            ))));
+        if let Err(refusal) = flood_guard(ctx, &wxid, &limits) {
+            return Ok(Err(Refusal::No(refusal)));
         }
         if facts.left_over {
             sends::withdraw(conn, ctx.job_id).await?;
@@ -110,12 +105,26 @@ pub async fn pass(
             message_kind: intent.message_kind,
         };
         sends::begin(conn, &send).await?;
-        Ok(Ok(Permit { send_id, device, wxid, token_key, limits }))
+        Ok(Ok(Permit { send_id, device, wxid, token_key, own_token, limits }))
     })
     .await
 }
 
+/// Asks the limiter inside the process, which stands in front of every call to the provider.
+fn flood_guard(ctx: &Context, wxid: &str, limits: &Limits) -> Result<(), JobError> {
+    ctx.services.guard.check(wxid, limits.messages_per_minute.unsigned_abs()).map_err(|delay| {
+        ctx.services.metrics.limiter_waits.with_label_values(&["flood_guard"]).inc();
+        let note = "this worker has made as many calls for the account as it may";
+        snooze_lane(delay, "flood_guard", note.into())
+    })
+}
+
 fn wanted(facts: &GateFacts) -> Result<(), JobError> {
+    if facts.already_sent {
+        let message =
+            "a send of this job is recorded as sent, or as unknown and undecided; it is not repeated";
+        return Err(JobError::Discard(Failure::new("already_sent", message)));
+    }
     if facts.cancel_requested {
         return Err(JobError::Cancel(Failure::new(
             "cancelled",
@@ -153,17 +162,17 @@ pub fn expired() -> Failure {
     Failure::new("expired", "its deadline passed before it could be carried out")
 }
 
-fn device(ctx: &Context, facts: &GateFacts) -> Result<(Device, String), JobError> {
+fn device(ctx: &Context, facts: &GateFacts) -> Result<(Device, String, bool), JobError> {
     let Some(app_id) = facts.gewe_app_id.clone() else {
         let note = "the account has no device yet: log it in, or set its gewe_app_id";
         return Err(snooze_lane(NOT_READY, "account_not_ready", note.into()));
     };
-    let (token, key): (Secret, String) = match (&facts.gewe_token_id, &facts.token_key) {
+    let (token, key, own): (Secret, String, bool) = match (&facts.gewe_token_id, &facts.token_key) {
         (Some(sealed), Some(key)) => {
             let context = token_context(ctx.organization_id);
             let opened = ctx.services.vault.as_ref().map(|vault| vault.open(sealed, &context));
             match opened {
-                Some(Ok(token)) => (token, key.clone()),
+                Some(Ok(token)) => (token, key.clone(), true),
                 Some(Err(_)) | None => {
                     tracing::error!(
                         "the account's token cannot be opened: is ENCRYPTION_KEY that of the API?"
@@ -174,14 +183,14 @@ fn device(ctx: &Context, facts: &GateFacts) -> Result<(Device, String), JobError
             }
         }
         _ => match &ctx.services.default_token {
-            Some(token) => (token.clone(), INSTALL_TOKEN_KEY.into()),
+            Some((token, key)) => (token.clone(), key.clone(), false),
             None => {
                 let note = "the account has no GeWe token, and this install has none (GEWE_TOKEN_ID)";
                 return Err(snooze_lane(NOT_READY, "account_not_ready", note.into()));
             }
         },
     };
-    Ok((Device { app_id, token }, key))
+    Ok((Device { app_id, token }, key, own))
 }
 
 /// What a sealed provider token is bound to.

@@ -82,6 +82,8 @@ pub enum JobError {
     Cancel(Failure),
     /// The lease was lost: somebody else decides, and nothing is to be recorded.
     Lost,
+    /// The work may have been done, and that could not be written down: the record decides, as after a crash.
+    Unrecorded,
 }
 
 /// What went wrong, for people.

@@ -167,6 +167,15 @@ pub enum OnUnknown {
 }
 
 impl OnUnknown {
+    /// How an unknown outcome is settled without asking anybody; none: a person decides.
+    pub fn settles_as(self) -> Option<&'static str> {
+        match self {
+            OnUnknown::Hold => None,
+            OnUnknown::Resend => Some("resend"),
+            OnUnknown::Drop => Some("drop"),
+        }
+    }
+
     /// Reads the stored word; anything else means the careful default.
     pub fn parse(text: Option<&str>) -> OnUnknown {
         match text {

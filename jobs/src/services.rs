@@ -25,8 +25,8 @@ pub struct Services {
     pub guard: Arc<dyn FloodGuard>,
     /// Opens sealed provider tokens; none: no key is configured.
     pub vault: Option<Arc<Vault>>,
-    /// The token of accounts that have none of their own.
-    pub default_token: Option<Secret>,
+    /// The token of accounts that have none of their own, and the key of its window.
+    pub default_token: Option<(Secret, String)>,
     /// Ceilings of this install.
     pub ceilings: Ceilings,
     /// Counters.

@@ -82,10 +82,9 @@ fn about_to_start(facts: &Facts, answer: impl Fn(&str, String, Option<DateTime<U
 
 fn paused_sentence(reason: Option<&str>) -> String {
     match reason.map(str::trim).filter(|reason| !reason.is_empty()) {
-        Some("flood_guard") => format!(
-            "{} Resume the account when you know why.",
-            lane_reason("flood_guard").unwrap_or_default()
-        ),
+        Some("risk_control") => {
+            "WeChat limits the account, so nothing is sent from it. Look at the phone first, then lift the hold by resuming the account.".into()
+        }
         Some(reason) => format!("Its lane is paused: {reason}. Resume it to let the job go on."),
         None => "Its lane is paused. Resume it to let the job go on.".into(),
     }
@@ -148,9 +147,10 @@ fn lane_reason(code: &str) -> Option<&'static str> {
         "api_calls_per_hour" => "The GeWe token has used up its calls per hour.",
         "account_offline" => "The account is offline. Log it in again, or resume it if it is online.",
         "gewe_token_rejected" => "GeWe rejected the account's token. Check the token.",
-        "flood_guard" => {
-            "The guard against floods stopped the account, since it sent faster than its limits allow."
-        }
+        "flood_guard" => "The worker has made as many calls for the account as it may in a minute.",
+        "provider_unreachable" => "GeWe could not be reached.",
+        "record_unavailable" => "The database could not be reached, and nothing is sent without it.",
+        "kind_unknown" => "The worker that took it does not know this kind of job; a newer worker may.",
         "account_not_ready" => {
             "The account cannot send yet: it needs a wxid, a device and the status ONLINE."
         }

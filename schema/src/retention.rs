@@ -26,7 +26,11 @@ WITH slice AS (
     WHERE id > $1 AND created_at < now() - make_interval(days => LEAST($2, $3))
     ORDER BY id LIMIT $4
 ), old AS (
-    SELECT id FROM slice WHERE finalized_at < now() - make_interval(days => CASE final_state WHEN 'dead' THEN $3 ELSE $2 END)
+    SELECT id FROM slice
+    WHERE finalized_at < now() - make_interval(days => CASE final_state WHEN 'dead' THEN $3 ELSE $2 END)
+      -- An undecided send is decided through its job.
+      AND NOT EXISTS (SELECT FROM sends WHERE sends.job_id = slice.id AND sends.state = 'unknown'
+          AND sends.resolved_at IS NULL)
 ), a AS (
     DELETE FROM attempts USING old WHERE attempts.job_id = old.id
 ), e AS (

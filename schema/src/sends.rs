@@ -21,6 +21,9 @@ pub struct GateFacts {
     /// The job's deadline.
     #[diesel(sql_type = Nullable<Timestamptz>)]
     pub expires_at: Option<DateTime<Utc>>,
+    /// A send of this job is recorded as sent, or as unknown and undecided: it must not be repeated.
+    #[diesel(sql_type = Bool)]
+    pub already_sent: bool,
     /// A record of this job still stands at `sending`; see [`withdraw`].
     #[diesel(sql_type = Bool)]
     pub left_over: bool,
@@ -67,6 +70,8 @@ pub struct GateFacts {
 
 const GATE: &str = "\
 SELECT clock_timestamp() AS now, l.cancel_requested_at IS NOT NULL AS cancel_requested, l.expires_at,
+    EXISTS (SELECT FROM sends s WHERE s.job_id = l.job_id
+        AND (s.state = 'sent' OR (s.state = 'unknown' AND s.resolved_at IS NULL))) AS already_sent,
     EXISTS (SELECT FROM sends s WHERE s.job_id = l.job_id AND s.state = 'sending') AS left_over,
     lanes.paused_at IS NOT NULL AS lane_paused,
     EXISTS (SELECT FROM queue_pauses s WHERE s.organization_id = l.organization_id AND s.queue = l.queue) AS queue_paused,
@@ -250,8 +255,8 @@ pub struct SendEnd {
     pub error_code: Option<&'static str>,
     /// Sentence for people.
     pub error_message: Option<String>,
-    /// The caller chose not to be asked about an unknown outcome.
-    pub dropped: bool,
+    /// How the caller wanted an unknown outcome to be settled (`drop`, `resend`); none: a person decides.
+    pub settled_as: Option<&'static str>,
 }
 
 /// Records how a send ended. Returns false if a person has resolved it in the meantime.
@@ -261,7 +266,7 @@ pub async fn end(conn: &mut Conn, id: Uuid, end: &SendEnd) -> Result<bool> {
     let changed = sql_query(
         "UPDATE sends SET state = $2, counts = $3, msg_id = $4, new_msg_id = $5, create_time = $6, error_class = $7, \
          error_code = $8, error_message = $9, finished_at = clock_timestamp(), window_at = clock_timestamp(), \
-         resolved_as = CASE WHEN $10 THEN 'drop' END, resolved_at = CASE WHEN $10 THEN clock_timestamp() END \
+         resolved_as = $10, resolved_at = CASE WHEN $10 IS NOT NULL THEN clock_timestamp() END \
          WHERE id = $1 AND state IN ('sending', 'unknown') AND resolved_at IS NULL",
     )
     .bind::<SqlUuid, _>(id)
@@ -273,7 +278,7 @@ pub async fn end(conn: &mut Conn, id: Uuid, end: &SendEnd) -> Result<bool> {
     .bind::<Nullable<Text>, _>(end.error_class)
     .bind::<Nullable<Text>, _>(end.error_code)
     .bind::<Nullable<Text>, _>(end.error_message.as_deref())
-    .bind::<Bool, _>(end.dropped)
+    .bind::<Nullable<Text>, _>(end.settled_as)
     .execute(conn)
     .await?;
     Ok(changed == 1)
@@ -305,16 +310,18 @@ pub async fn settle_late(
 }
 
 /// Calls a send unknown whose process died under it. Returns false if its outcome is known after all.
-pub async fn lose(conn: &mut Conn, id: Uuid, dropped: bool) -> Result<bool> {
+///
+/// `settled_as` is how the caller wanted that to be settled; none: a person decides.
+pub async fn lose(conn: &mut Conn, id: Uuid, settled_as: Option<&str>) -> Result<bool> {
     let changed = sql_query(
         "UPDATE sends SET state = 'unknown', finished_at = clock_timestamp(), window_at = clock_timestamp(), \
          error_class = 'ambiguous', error_code = 'process_lost', \
          error_message = 'the process died while the message was on its way', \
-         resolved_as = CASE WHEN $2 THEN 'drop' END, resolved_at = CASE WHEN $2 THEN clock_timestamp() END \
+         resolved_as = $2, resolved_at = CASE WHEN $2 IS NOT NULL THEN clock_timestamp() END \
          WHERE id = $1 AND state = 'sending'",
     )
     .bind::<SqlUuid, _>(id)
-    .bind::<Bool, _>(dropped)
+    .bind::<Nullable<Text>, _>(settled_as)
     .execute(conn)
     .await?;
     Ok(changed == 1)
@@ -343,11 +350,16 @@ pub async fn recorded(conn: &mut Conn, id: Uuid) -> Result<Option<Recorded>> {
 }
 
 /// Notes what the provider told us of an account. `RISK_HOLD` also pauses its lane.
+///
+/// Locks the lane before the account, as the gate does.
 pub async fn set_account_status(conn: &mut Conn, account: Uuid, status: &str) -> Result<()> {
     sql_query(
-        "WITH changed AS ( \
-             UPDATE wechat_accounts SET status = $2, last_seen_at = CASE WHEN $2 = 'ONLINE' THEN now() ELSE last_seen_at END \
-             WHERE id = $1 RETURNING id \
+        "WITH lane AS ( \
+             SELECT id FROM lanes WHERE id = $1 FOR UPDATE \
+         ), changed AS ( \
+             UPDATE wechat_accounts SET status = $2, \
+                 last_seen_at = CASE WHEN $2 = 'ONLINE' THEN now() ELSE last_seen_at END \
+             FROM lane WHERE wechat_accounts.id = lane.id RETURNING wechat_accounts.id \
          ) \
          UPDATE lanes SET paused_at = now(), paused_reason = 'risk_control' FROM changed \
          WHERE lanes.id = changed.id AND $2 = 'RISK_HOLD'",

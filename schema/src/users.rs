@@ -69,6 +69,12 @@ pub async fn by_id(conn: &mut Conn, id: Uuid) -> Result<Option<User>> {
     Ok(users::table.find(id).select(User::as_select()).first(conn).await.optional()?)
 }
 
+/// Tells whether anybody but `username` can log in to this install.
+pub async fn any_but(conn: &mut Conn, username: &str) -> Result<bool> {
+    let others = users::table.filter(lower(users::username).ne(lower(username))).select(users::id);
+    Ok(diesel::select(diesel::dsl::exists(others)).get_result(conn).await?)
+}
+
 /// Returns the organisation's people, newest first, older than `before`.
 pub async fn list(
     conn: &mut Conn,

@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use entropy_jobs::process::config::{Ceilings, Gewe, Http, Registration, Stores, environment, vault};
 use entropy_jobs::process::shutdown;
 use entropy_jobs::secret::Secret;
+use entropy_schema::{Db, Profile};
 use entropy_workers::Settings;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -31,7 +32,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     let began = Instant::now();
     let stop = shutdown::on_signal()?;
     let (private, stores) = servers().await?;
-    let outcome = serve(&stores, private.home.dir(), stop, began).await;
+    let outcome = serve(&stores, &private, stop, began).await;
     // Postgres and Redis go last, and in good order.
     tokio::task::spawn_blocking(move || {
         if let Some(redis) = &private.redis {
@@ -74,8 +75,15 @@ async fn servers() -> anyhow::Result<(Private, Stores)> {
     .await?
 }
 
-async fn serve(stores: &Stores, home: &Path, stop: CancellationToken, began: Instant) -> anyhow::Result<()> {
+async fn serve(
+    stores: &Stores,
+    private: &Private,
+    stop: CancellationToken,
+    began: Instant,
+) -> anyhow::Result<()> {
     entropy_schema::migrations::run_pending(stores.database_url.expose()).await.context("migrating")?;
+    // A login that everybody knows has no place in a database that people already use.
+    let demo = private.postgres.is_some() || nobody_can_log_in(stores).await?;
     let listener = listen(environment("BIND"), 8000).await?;
     let api = listener.local_addr()?;
     let mut parts: JoinSet<anyhow::Result<()>> = JoinSet::new();
@@ -96,7 +104,7 @@ async fn serve(stores: &Stores, home: &Path, stop: CancellationToken, began: Ins
         }
     };
     let token = environment("GEWE_TOKEN_ID").or_else(|| phone.map(|_| "sandbox-token".to_owned()));
-    let secret = demo_secret(home)?;
+    let secret = demo_secret(private.home.dir())?;
     let lookup = |name: &str| match name {
         "JWT_SECRET_KEY" => environment(name).or_else(|| Some(secret.clone())),
         "GEWE_API_ENDPOINT" => Some(endpoint.clone()),
@@ -104,8 +112,11 @@ async fn serve(stores: &Stores, home: &Path, stop: CancellationToken, began: Ins
         _ => environment(name),
     };
     let ceilings = Ceilings::load(&lookup)?;
-    // The demo organisation registers itself.
-    let http = Http { registration: Registration::Open, ..Http::load(&lookup)? };
+    let mut http = Http::load(&lookup)?;
+    if demo {
+        // The demo organisation registers itself.
+        http.registration = Registration::Open;
+    }
     let state = super::api::state(stores.clone(), http, ceilings, vault(&lookup)?, token.is_some())?;
     parts.spawn(entropy_api::serve(listener, state, stop.clone()));
     let settings = Settings {
@@ -122,11 +133,11 @@ async fn serve(stores: &Stores, home: &Path, stop: CancellationToken, began: Ins
     });
 
     let welcome = tokio::select! {
-        seeded = seed(api) => Some(seeded),
+        seeded = async { if demo { seed(api).await.map(Some) } else { Ok(None) } } => Some(seeded),
         () = stop.cancelled() => None,
     };
     match welcome {
-        Some(Ok(demo)) => print_welcome(api, phone, &demo, began.elapsed()),
+        Some(Ok(demo)) => print_welcome(api, phone, demo.as_ref(), began.elapsed()),
         Some(Err(error)) => {
             stop.cancel();
             while parts.join_next().await.is_some() {}
@@ -220,11 +231,22 @@ async fn call(request: reqwest::RequestBuilder) -> anyhow::Result<(u16, Value)> 
     Ok((status, answer.json().await.unwrap_or(Value::Null)))
 }
 
-fn print_welcome(api: SocketAddr, phone: Option<SocketAddr>, demo: &Demo, took: Duration) {
-    let (account_id, token) = (&demo.account_id, demo.token.expose());
+/// Tells whether the database has no people in it yet.
+async fn nobody_can_log_in(stores: &Stores) -> anyhow::Result<bool> {
+    let db = Db::new(stores.database_url.expose(), 1, Profile::Api)?;
+    let mut conn = db.conn().await?;
+    let strangers = entropy_schema::users::any_but(&mut conn, USERNAME).await?;
+    Ok(!strangers)
+}
+
+fn print_welcome(api: SocketAddr, phone: Option<SocketAddr>, demo: Option<&Demo>, took: Duration) {
     let phone_page = match phone {
         Some(address) => format!("http://{address}/   (what the customers' phones received)"),
         None => "none: messages go to GEWE_API_ENDPOINT".into(),
+    };
+    let login = match demo {
+        Some(_) => format!("{USERNAME} / {PASSWORD}"),
+        None => "yours: the database of DATABASE_URL already has people, so no demo login was made".into(),
     };
     println!(
         "
@@ -232,16 +254,19 @@ Entropy is ready ({:.1} s).
 
   API      http://{api}/api/v1
   Docs     http://{api}/docs
-  Login    {USERNAME} / {PASSWORD}
-  Phone    {phone_page}
-
+  Login    {login}
+  Phone    {phone_page}",
+        took.as_secs_f64()
+    );
+    if let Some(Demo { token, account_id }) = demo {
+        let token = token.expose();
+        println!(
+            "
 Send the first message:
 
   curl -sS http://{api}/api/v1/jobs/send-message -H 'Content-Type: application/json' -H 'Authorization: Bearer {token}' \
--d '{{\"account_id\":\"{account_id}\",\"to_wxid\":\"wxid_first_customer\",\"message\":{{\"kind\":\"text\",\"text\":\"你好，世界\"}},\"priority\":\"interactive\"}}'
-
-Ctrl-C stops everything; the data stays for next time.
-",
-        took.as_secs_f64()
-    );
+-d '{{\"account_id\":\"{account_id}\",\"to_wxid\":\"wxid_first_customer\",\"message\":{{\"kind\":\"text\",\"text\":\"你好，世界\"}},\"priority\":\"interactive\"}}'"
+        );
+    }
+    println!("\nCtrl-C stops everything; the data stays for next time.\n");
 }

@@ -146,6 +146,7 @@ impl Runner {
         let ran = self.run(&claimed, &stop, &reason).await;
         let end = match ran {
             Ran::Returned(Ok(done)) => Some(self.done(&claimed, done)),
+            Ran::Returned(Err(JobError::Unrecorded)) => self.lost(&claimed, Cause::Unrecorded).await,
             Ran::Returned(Err(error)) => self.failed(&claimed, error),
             Ran::Stopped(Stop::Cancelled) => {
                 let failure = Failure::new("cancelled", "a person called the job off while it ran");
@@ -253,7 +254,7 @@ impl Runner {
                 };
                 self.end(claimed, None, becomes)
             }
-            JobError::Lost => return None,
+            JobError::Lost | JobError::Unrecorded => return None,
         })
     }
 

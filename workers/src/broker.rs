@@ -1,4 +1,4 @@
-//! The conveyor: deliveries through Redis. The only file that names apalis.
+//! The conveyor: deliveries through Redis. The only file that names apalis-redis.
 //!
 //! A delivery says "this attempt of this job may run". It carries no truth: Postgres decides whether it still holds.
 //! apalis-redis is used inside an envelope that was measured (docs/ARCHITECTURE.md, "The broker"):

@@ -13,7 +13,7 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 /// Calls per minute of each wxid, at most.
 pub struct Guard {
     ceiling: u32,
-    limiter: DefaultKeyedRateLimiter<(String, u32)>,
+    limiter: DefaultKeyedRateLimiter<String>,
     clock: DefaultClock,
 }
 
@@ -41,7 +41,7 @@ impl FloodGuard for Guard {
     fn check(&self, wxid: &str, per_minute: u32) -> Result<(), Duration> {
         // All cells have the ceiling's quota; an account with a lower limit takes more of its cell per call.
         let weight = NonZeroU32::new((self.ceiling / per_minute.max(1)).max(1)).unwrap_or(NonZeroU32::MIN);
-        match self.limiter.check_key_n(&(wxid.to_owned(), per_minute), weight) {
+        match self.limiter.check_key_n(&wxid.to_owned(), weight) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(not_until)) => Err(not_until.wait_time_from(self.clock.now())),
             // One call weighs more than the cell holds: impossible while the weight is at most the ceiling.

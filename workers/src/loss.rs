@@ -21,6 +21,8 @@ pub(crate) enum Cause {
     Panicked,
     /// The process had to stop and could not wait any longer.
     Drained,
+    /// The provider was called, and its answer could not be recorded.
+    Unrecorded,
     /// Its worker lives but never learned of it: the answer to the claim was lost.
     ClaimLost,
 }
@@ -32,6 +34,9 @@ impl Cause {
             Cause::TimedOut => Failure::new("timeout", "the attempt took longer than its kind allows"),
             Cause::Panicked => {
                 Failure::new("panic", "the attempt ended with a fault in the program; see the log")
+            }
+            Cause::Unrecorded => {
+                Failure::new("unrecorded", "what came of the attempt could not be written down; see the log")
             }
             Cause::ClaimLost => Failure::new("claim_lost", "the worker never learned that it had the job"),
             Cause::Drained => Failure::new("drained", "the worker process had to stop during the attempt"),
@@ -57,8 +62,7 @@ pub(crate) async fn settle(
         Some(_) => LostSend::Unknown,
     };
     if let (LostSend::Sending, Some(id)) = (send, lost.send_id) {
-        let dropped = on_unknown == OnUnknown::Drop;
-        if !sends::lose(conn, id, dropped).await? {
+        if !sends::lose(conn, id, on_unknown.settles_as()).await? {
             // Its outcome was written at this very moment.
             send = match sends::recorded(conn, id).await?.map(|recorded| recorded.state) {
                 Some(state) if state == "sent" => LostSend::Sent,

@@ -62,12 +62,17 @@ impl Worker {
         let Settings { stores, gewe, ceilings, vault, slots } = settings;
         let db = Db::new(stores.database_url.expose(), stores.pool_size, Profile::Worker)?;
         let guard = Arc::new(Guard::new(ceilings.messages_per_minute.unsigned_abs()));
+        let default_token = gewe.token.map(|token| {
+            // The same key as that of an account that brings this very token: one token, one window.
+            let key = vault.as_ref().map_or_else(|| "install".to_owned(), |vault| vault.fingerprint(&token));
+            (token, key)
+        });
         let services = Services {
             db,
             sender: Arc::new(GeweClient::new(&gewe.endpoint, Timeouts::default())?),
             guard: guard.clone(),
             vault: vault.map(Arc::new),
-            default_token: gewe.token,
+            default_token,
             ceilings,
             metrics: Arc::new(Metrics::new()?),
         };

@@ -227,7 +227,9 @@ fn with_send(result: Option<Value>, send: Option<Send>) -> Option<Value> {
     };
     result["send_id"] = json!(send.id);
     result["send_status"] = json!(send.state);
-    result["sent_at"] = json!(send.finished_at);
+    if send.state == "sent" {
+        result["sent_at"] = json!(send.finished_at);
+    }
     let ids = [("new_msg_id", send.new_msg_id), ("msg_id", send.msg_id), ("resolved_as", send.resolved_as)];
     for (name, value) in ids {
         if let Some(value) = value {

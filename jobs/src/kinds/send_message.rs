@@ -71,7 +71,7 @@ impl Job for SendMessage {
             Intent { account_id: self.account_id, to_wxid: &self.to_wxid, message_kind: self.message.kind() };
         let mut passed = gate::pass(ctx, intent).await.map_err(no_record)?;
         if let Err(Refusal::Offline(device)) = &passed
-            && self.come_back_online(ctx, device).await?
+            && self.come_back_online(ctx, device).await
         {
             passed = gate::pass(ctx, intent).await.map_err(no_record)?;
         }
@@ -117,7 +117,7 @@ impl SendMessage {
             error_class: None,
             error_code: None,
             error_message: None,
-            dropped: false,
+            settled_as: None,
         };
         let lane_wait = self.record(ctx, permit, &end, "completed", &result).await?;
         Ok(Done { result: Some(result), lane_wait })
@@ -126,7 +126,6 @@ impl SendMessage {
     async fn failed(&self, ctx: &Context, permit: &Permit, error: SendError) -> Result<Done, JobError> {
         ctx.services.metrics.provider_errors.with_label_values(&["gewe", error.class.as_str()]).inc();
         let unknown = error.class == ErrorClass::Ambiguous;
-        let dropped = unknown && self.on_unknown == OnUnknown::Drop;
         let status = if unknown { "unknown" } else { "failed" };
         let result = json!({ "send_status": status, "new_msg_id": null });
         let end = SendEnd {
@@ -138,7 +137,7 @@ impl SendMessage {
             error_class: Some(error.class.as_str()),
             error_code: Some(error.code),
             error_message: Some(error.message.clone()),
-            dropped,
+            settled_as: if unknown { self.on_unknown.settles_as() } else { None },
         };
         let lane_wait = self.record(ctx, permit, &end, "dead", &result).await?;
         let failure = Failure {
@@ -155,24 +154,21 @@ impl SendMessage {
             ErrorClass::Refused => Err(JobError::Discard(failure)),
             ErrorClass::AccountOffline => {
                 tracing::warn!(account_id = %self.account_id, "the account is offline");
-                self.set_status(ctx, "OFFLINE").await?;
+                self.note_status(ctx, "OFFLINE").await;
                 Err(offline())
             }
             ErrorClass::RiskControl => {
                 tracing::error!(account_id = %self.account_id, "risk control: the account stops until a person lifts it");
-                self.set_status(ctx, "RISK_HOLD").await?;
+                self.note_status(ctx, "RISK_HOLD").await;
                 Err(snooze_lane(
-                    Duration::ZERO,
+                    OFFLINE_HOLD,
                     "lane_paused",
                     "WeChat limits the account; a person must lift the hold".into(),
                 ))
             }
             ErrorClass::Token => {
                 tracing::error!(account_id = %self.account_id, "the provider refused the token; its accounts wait");
-                let own = (permit.token_key != gate::INSTALL_TOKEN_KEY).then_some(permit.token_key.as_str());
-                let mut conn = ctx.conn().await?;
-                entropy_schema::lanes::hold_token(&mut conn, own, millis(TOKEN_HOLD), "gewe_token_rejected")
-                    .await?;
+                hold_token(ctx, permit).await;
                 Err(snooze_lane(
                     TOKEN_HOLD,
                     "gewe_token_rejected",
@@ -183,7 +179,7 @@ impl SendMessage {
                 OnUnknown::Hold => {
                     Err(JobError::Discard(Failure { code: "outcome_unknown".into(), ..failure }))
                 }
-                OnUnknown::Resend => Err(JobError::Retry(Failure { result: None, ..failure })),
+                OnUnknown::Resend => Err(JobError::Retry(failure)),
                 OnUnknown::Drop => Ok(Done { result: Some(result), lane_wait }),
             },
         }
@@ -192,7 +188,8 @@ impl SendMessage {
     /// Writes the outcome, and returns what the account's limits ask of its lane next.
     ///
     /// The outcome is tried for as long as the attempt lasts: a database that is away for a moment must not turn a
-    /// known outcome into an unknown one.
+    /// known outcome into an unknown one. Whatever else goes wrong here, the call has been made: it is never an error
+    /// that is answered with another attempt.
     async fn record(
         &self,
         ctx: &Context,
@@ -210,7 +207,10 @@ impl SendMessage {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(2));
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    tracing::error!(%error, send_id = %permit.send_id, "the outcome of a send was refused by the record");
+                    return Err(JobError::Unrecorded);
+                }
             }
         }
     }
@@ -239,17 +239,41 @@ impl SendMessage {
             .map(|wait| LaneWait { delay_ms: wait.delay_ms(), code: wait.limit.code() }))
     }
 
-    async fn come_back_online(&self, ctx: &Context, device: &Device) -> Result<bool, JobError> {
+    async fn come_back_online(&self, ctx: &Context, device: &Device) -> bool {
         let online = matches!(ctx.services.sender.check_online(device, &ctx.trace_id).await, Ok(true));
         if online {
-            self.set_status(ctx, "ONLINE").await?;
+            self.note_status(ctx, "ONLINE").await;
         }
-        Ok(online)
+        online
     }
 
-    async fn set_status(&self, ctx: &Context, status: &str) -> Result<(), entropy_schema::Error> {
+    /// Notes what the provider said of the account. A database that is away for a moment must not lose a hold.
+    async fn note_status(&self, ctx: &Context, status: &str) {
+        for _ in 0..10 {
+            let noted = async {
+                let mut conn = ctx.conn().await?;
+                sends::set_account_status(&mut conn, self.account_id, status).await
+            };
+            match noted.await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::error!(%error, account_id = %self.account_id, status, "status not noted yet")
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+}
+
+/// Makes the other accounts of a refused token wait. If that fails, each of them meets the refusal itself.
+async fn hold_token(ctx: &Context, permit: &Permit) {
+    let own = permit.own_token.then_some(permit.token_key.as_str());
+    let held = async {
         let mut conn = ctx.conn().await?;
-        sends::set_account_status(&mut conn, self.account_id, status).await
+        entropy_schema::lanes::hold_token(&mut conn, own, millis(TOKEN_HOLD), "gewe_token_rejected").await
+    };
+    if let Err(error) = held.await {
+        tracing::warn!(%error, "the token's other accounts were not told to wait");
     }
 }
 

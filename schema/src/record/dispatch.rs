@@ -80,7 +80,7 @@ WITH due AS (
 ), locked AS (
     SELECT id, runnable_at, busy_job_id FROM lanes WHERE id IN (SELECT lane_id FROM moved) ORDER BY id FOR UPDATE
 ), marked AS (
-    UPDATE lanes SET runnable_at = now(), wait_code = NULL FROM locked
+    UPDATE lanes SET runnable_at = now(), wait_code = NULL, busy_job_id = NULL FROM locked
     WHERE lanes.id = locked.id AND locked.busy_job_id IS NULL AND locked.runnable_at IS NULL
 )
 SELECT count(*) AS n FROM moved";

@@ -118,7 +118,7 @@ WITH input AS (
 ), locked AS (
     SELECT id, runnable_at, busy_job_id, wait_code FROM lanes WHERE id = ANY($19) ORDER BY id FOR UPDATE
 ), marked AS (
-    UPDATE lanes SET runnable_at = now(), wait_code = NULL FROM locked
+    UPDATE lanes SET runnable_at = now(), wait_code = NULL, busy_job_id = NULL FROM locked
     WHERE lanes.id = locked.id AND locked.busy_job_id IS NULL
       AND (locked.runnable_at IS NULL OR (locked.wait_code = 'recipients_per_minute' AND locked.id = ANY($20)))
 )

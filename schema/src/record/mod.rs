@@ -3,6 +3,10 @@
 //! Locks are always taken in the order leases, pending, lanes, and within one table in the order of ids, so that no two
 //! of these statements wait for each other in a circle.
 //!
+//! Statements that mark a lane set `busy_job_id = NULL` although they have just read, under the lane's lock, that it is:
+//! Postgres checks a row's constraints on the version that the statement's snapshot saw, before it notices that the row
+//! has a later one, and in that old version the lane may have been busy.
+//!
 //! Times are compared as `column <= (SELECT clock_timestamp())`: the bare function is volatile, which keeps Postgres from
 //! using it as the bound of an index scan.
 //!

@@ -84,9 +84,10 @@ struct Any {
 
 /// Tells whether any lease has run out. One index probe: what an idle rescuer costs.
 pub async fn any(conn: &mut Conn) -> Result<bool> {
-    let any = sql_query("SELECT EXISTS (SELECT FROM leases WHERE lease_until < (SELECT clock_timestamp())) AS any")
-        .get_result::<Any>(conn)
-        .await?;
+    let any =
+        sql_query("SELECT EXISTS (SELECT FROM leases WHERE lease_until < (SELECT clock_timestamp())) AS any")
+            .get_result::<Any>(conn)
+            .await?;
     Ok(any.any)
 }
 

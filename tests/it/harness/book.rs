@@ -57,7 +57,6 @@ impl Book {
 
     async fn open_in(turn: Turn) -> Book {
         let database = Database::create().await;
-        if std::env::var_os("DBGSQL").is_some() { super::servers::dbg(&database).await; }
         let db = Db::new(database.url(), 16, Profile::Worker).expect("a pool");
         let organization = Uuid::now_v7();
         let mut conn = db.conn().await.expect("a connection");
@@ -120,15 +119,7 @@ impl Book {
     /// Enqueues in one transaction.
     pub(crate) async fn enqueue(&self, jobs: &[NewJob]) -> Vec<Enqueued> {
         let mut conn = self.conn().await;
-        let done = conn.transaction(async |conn| enqueue::enqueue(conn, jobs).await).await;
-        if done.is_err() {
-            let log = self.database.server_log().await;
-            std::fs::write("/tmp/pglog.txt", &log).unwrap();
-            for line in log.lines().filter(|l| l.contains("DETAIL") || l.contains("ERROR")) {
-                eprintln!("PGLOG {line}");
-            }
-        }
-        done.expect("enqueued")
+        conn.transaction(async |conn| enqueue::enqueue(conn, jobs).await).await.expect("enqueued")
     }
 
     /// Hands out what may run now, as a relay's pass does.

@@ -229,15 +229,20 @@ impl Client {
         self.get(&format!("/jobs/{id}")).await.expect(200)
     }
 
-    /// Returns all items of a list, page by page.
+    /// Returns all items of a list.
     pub(crate) async fn all(&self, path: &str) -> Vec<Value> {
+        self.all_by(path, 200).await
+    }
+
+    /// Returns all items of a list, in pages of so many.
+    pub(crate) async fn all_by(&self, path: &str, limit: u8) -> Vec<Value> {
         let mut items = Vec::new();
         let mut cursor: Option<String> = None;
         loop {
             let join = if path.contains('?') { '&' } else { '?' };
             let page = match &cursor {
-                Some(cursor) => format!("{path}{join}limit=200&cursor={cursor}"),
-                None => format!("{path}{join}limit=200"),
+                Some(cursor) => format!("{path}{join}limit={limit}&cursor={cursor}"),
+                None => format!("{path}{join}limit={limit}"),
             };
             let page = self.get(&page).await.expect(200);
             items.extend(page["items"].as_array().expect("items").iter().cloned());

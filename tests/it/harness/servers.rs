@@ -184,10 +184,3 @@ async fn admin(url: &str, statement: &str) {
         AsyncPgConnection::establish(&with_database(url, "postgres")).await.expect("Postgres answers");
     conn.batch_execute(statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
 }
-
-pub(crate) async fn dbg(d: &Database) {
-    let server = &shared().await.postgres;
-    for s in ["log_min_duration_statement = 0", "log_lock_waits = on"] {
-        admin(&server.url(), &format!("ALTER DATABASE {} SET {s}", d.name)).await;
-    }
-}
