@@ -144,5 +144,8 @@ fn kinds_are_as_recorded() {
         fs::write(&path, &found).expect("the snapshot is written");
     }
     let recorded = fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(found, recorded, "if this is meant: UPDATE_SNAPSHOTS=1 cargo test --test it kinds_are_as_recorded");
+    assert_eq!(
+        found, recorded,
+        "if this is meant: UPDATE_SNAPSHOTS=1 cargo test --test it kinds_are_as_recorded"
+    );
 }

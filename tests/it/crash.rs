@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-
 use crate::harness::load::{self, Load, Shape};
 use crate::harness::{Platform, eventually, secs};
 

@@ -58,8 +58,7 @@ impl Receiver {
             tokio::spawn(async move { broker.receive(QUEUE, slots, handle, stop).await })
         };
         let tasks = vec![listen, receive];
-        let receiver =
-            Receiver { broker, redis, namespace, seen, running, most, stop, tasks, _turn: turn };
+        let receiver = Receiver { broker, redis, namespace, seen, running, most, stop, tasks, _turn: turn };
         receiver.is_up().await;
         receiver
     }
@@ -100,7 +99,10 @@ impl Receiver {
     async fn stop(mut self) {
         self.stop.cancel();
         for task in self.tasks.drain(..) {
-            tokio::time::timeout(secs(20), task).await.expect("it stops within 20 s").expect("without a panic");
+            tokio::time::timeout(secs(20), task)
+                .await
+                .expect("it stops within 20 s")
+                .expect("without a panic");
         }
     }
 }
@@ -175,8 +177,18 @@ async fn finished_deliveries_leave_nothing_in_redis() {
     eventually("nothing is left but the worker's registration", secs(20), async || {
         receiver.broker.trim(&[QUEUE]).await.expect("trimmed");
         let keys: Vec<String> = receiver.redis.command(&["KEYS", &keys]).await;
-        let left: Vec<_> = keys.into_iter().filter(|key| !key.contains(":workers") && !key.contains(":core")).collect();
-        if left.is_empty() { Ok(()) } else { Err(format!("{} keys are left: {:?}", left.len(), &left[..left.len().min(5)])) }
+        let left: Vec<_> =
+            keys.into_iter().filter(|key| !key.contains(":workers") && !key.contains(":core")).collect();
+        if left.is_empty() {
+            Ok(())
+        } else {
+            let other: Vec<_> = left.iter().filter(|key| !key.contains(":meta:")).collect();
+            let inflight: Vec<&&String> = other.iter().filter(|k| k.contains("inflight")).collect();
+            let mut extra = String::new();
+            if let Some(k) = inflight.first() { extra += &format!("inflight {}", receiver.redis.command::<usize>(&["SCARD", k.as_str()]).await); }
+            if let Some(k) = left.iter().find(|k| k.contains(":meta:")) { extra += &format!(" meta {:?}", receiver.redis.command::<Vec<String>>(&["HGETALL", k.as_str()]).await); }
+            Err(format!("{} keys are left, but for meta: {other:?} {extra}", left.len()))
+        }
     })
     .await;
     receiver.stop().await;

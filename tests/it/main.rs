@@ -9,10 +9,13 @@ mod api;
 mod architecture;
 mod crash;
 mod envelope;
+mod logs;
 mod pickup;
 mod record;
 mod schema;
+mod shutdown;
 mod system;
+mod waiting;
 
 #[path = "../../src/servers.rs"]
 mod servers;

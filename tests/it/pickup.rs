@@ -20,7 +20,9 @@ async fn an_idle_system_sends_at_once() {
         let reply = client.post("/jobs/send-message", body).await;
         let accepted_us = reply.at_us;
         reply.expect(202);
-        let arrival = eventually("the phone has it", secs(5), async || platform.sandbox.after(n as u64).await.pop()).await;
+        let arrival =
+            eventually("the phone has it", secs(5), async || platform.sandbox.after(n as u64).await.pop())
+                .await;
         took_us.push(arrival.at_us - accepted_us);
         platform.idle(secs(5)).await;
         // Not in step with any timer of the platform.
@@ -30,7 +32,9 @@ async fn an_idle_system_sends_at_once() {
     // Without the first few, which open connections: an idle system is not a cold one. They count for nothing else.
     let at = |share: f64| took_us[((took_us.len() - 1) as f64 * share) as usize] as f64 / 1000.0;
     let (median, p99, max) = (at(0.5), at(0.99), at(1.0));
-    println!("pickup, 202 to arrival: median {median:.2} ms, p99 {p99:.2} ms, max {max:.2} ms (n = {SENDS}, debug build)");
+    println!(
+        "pickup, 202 to arrival: median {median:.2} ms, p99 {p99:.2} ms, max {max:.2} ms (n = {SENDS}, debug build)"
+    );
     assert!(median < 20.0 && p99 < 60.0, "median {median} ms, p99 {p99} ms; all in µs: {took_us:?}");
 }
 
@@ -51,7 +55,9 @@ async fn a_person_overtakes_five_thousand_campaign_messages() {
     eventually("the campaign is under way", secs(20), async || platform.sandbox.received().await >= 3).await;
 
     let sent_before = platform.sandbox.received().await;
-    let reply = client.post("/jobs/send-message", send(account.id, "wxid_customer", "马上回复您", "interactive")).await;
+    let reply = client
+        .post("/jobs/send-message", send(account.id, "wxid_customer", "马上回复您", "interactive"))
+        .await;
     let accepted_us = reply.at_us;
     reply.expect(202);
     let arrived = eventually("the person's message has arrived", secs(10), async || {

@@ -11,12 +11,17 @@ async fn every_message_arrives_once_in_order_and_within_the_limits() {
     platform.idle(secs(60)).await;
     assert_eq!(load.assert_kept(&platform).await, 0, "no outcome is unknown");
     assert_eq!(platform.sandbox.received().await, load.total());
-    assert_eq!(platform.number("SELECT count(*) AS n FROM attempts WHERE attempt > 1").await, 0, "nothing was retried");
+    assert_eq!(
+        platform.number("SELECT count(*) AS n FROM attempts WHERE attempt > 1").await,
+        0,
+        "nothing was retried"
+    );
 }
 
 #[tokio::test]
 async fn a_burst_above_the_limit_waits_for_the_rolling_minute() {
-    let shape = Shape { accounts: 1, conversations: 3, messages: 25, per_minute: 20, min_gap_ms: 0, ..Shape::FULL };
+    let shape =
+        Shape { accounts: 1, conversations: 3, messages: 25, per_minute: 20, min_gap_ms: 0, ..Shape::FULL };
     let mut platform = Platform::with().start().await;
     let mut load = Load::prepare(&platform, shape).await;
     load.enqueue().await;

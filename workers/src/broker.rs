@@ -111,7 +111,8 @@ impl Broker {
             .queue(format!("{}-{queue}", self.namespace))
             .lock_tasks(false)
             .emit_events(false)
-            .persist_results(false)
+            // Without results apalis never acknowledges, and what it keeps of a delivery is never released.
+            .persist_results(true)
             .heartbeat_interval(HEARTBEAT)
             .missed_heartbeats(ORPHANED_AFTER_HEARTBEATS)
     }

@@ -4,3 +4,4 @@ pub(crate) mod body;
 pub(crate) mod layer;
 pub(crate) mod operation;
 pub(crate) mod origin;
+pub(crate) mod text;

@@ -1,4 +1,4 @@
-//! Wraps every operation of the OpenAPI service: names its route, refuses unknown parameters, and documents the
+//! Wraps every operation of the OpenAPI service: names its route, refuses unknown parameters and unreadable headers, and documents the
 //! problems that it can answer with. One place, so that no operation forgets.
 
 use std::collections::{BTreeSet, HashMap};
@@ -41,21 +41,28 @@ impl<T: OpenApi> OpenApi for Operations<T> {
     fn add_routes(self, table: &mut HashMap<String, HashMap<Method, BoxEndpoint<'static>>>) {
         let mut inner = HashMap::new();
         self.0.add_routes(&mut inner);
-        let mut known: HashMap<(String, Method), (Arc<str>, BTreeSet<String>)> = HashMap::new();
+        let mut known: HashMap<(String, Method), (Arc<str>, BTreeSet<String>, Vec<String>)> = HashMap::new();
         for path in T::meta().into_iter().flat_map(|api| api.paths) {
             let route: Arc<str> = format!("/api/v1{}", path.path).into();
             for operation in path.operations {
-                let queries = operation.params.iter().filter(|param| param.in_type == MetaParamIn::Query);
-                let queries = queries.map(|param| param.name.clone()).collect();
-                known.insert((as_poem_path(&path.path), operation.method), (route.clone(), queries));
+                let names = |of: MetaParamIn| {
+                    operation
+                        .params
+                        .iter()
+                        .filter(move |param| param.in_type == of)
+                        .map(|param| param.name.clone())
+                };
+                let (queries, headers) =
+                    (names(MetaParamIn::Query).collect(), names(MetaParamIn::Header).collect());
+                known.insert((as_poem_path(&path.path), operation.method), (route.clone(), queries, headers));
             }
         }
         for (path, methods) in inner {
             for (method, endpoint) in methods {
-                let (route, queries) = known
+                let (route, queries, headers) = known
                     .remove(&(path.clone(), method.clone()))
-                    .unwrap_or_else(|| (path.as_str().into(), BTreeSet::new()));
-                let wrapped = Operation { endpoint, route, queries };
+                    .unwrap_or_else(|| (path.as_str().into(), BTreeSet::new(), Vec::new()));
+                let wrapped = Operation { endpoint, route, queries, headers };
                 table.entry(path.clone()).or_default().insert(method, wrapped.boxed());
             }
         }
@@ -82,6 +89,7 @@ struct Operation {
     endpoint: BoxEndpoint<'static>,
     route: Arc<str>,
     queries: BTreeSet<String>,
+    headers: Vec<String>,
 }
 
 impl Endpoint for Operation {
@@ -93,6 +101,7 @@ impl Endpoint for Operation {
             let _ = cell.set(self.route.clone());
         }
         self.check_queries(&request)?;
+        self.check_headers(&request)?;
         self.endpoint.call(request).await
     }
 }
@@ -117,6 +126,24 @@ impl Operation {
             } else if value.contains('\0') {
                 let message = "must not contain the character U+0000";
                 problems.push(FieldProblem::new(shown, "zero_character", message));
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(ApiError::malformed(problems)) }
+    }
+}
+
+impl Operation {
+    /// A header that the reader skips because it is not plain text must not count as one that was not sent: with its
+    /// idempotency key ignored, a request that is repeated would be carried out twice.
+    fn check_headers(&self, request: &Request) -> Result<(), ApiError> {
+        let mut problems = Vec::new();
+        for name in &self.headers {
+            let values: Vec<_> = request.headers().get_all(name.as_str()).iter().collect();
+            if values.len() > 1 {
+                problems.push(FieldProblem::new(name, "repeated_parameter", "may stand there only once"));
+            } else if values.iter().any(|value| value.to_str().is_err()) {
+                let message = "must consist of letters, digits and signs of ASCII";
+                problems.push(FieldProblem::new(name, "bad_key", message));
             }
         }
         if problems.is_empty() { Ok(()) } else { Err(ApiError::malformed(problems)) }

@@ -24,6 +24,7 @@ use crate::auth::caller::Caller;
 use crate::auth::role::Role;
 use crate::http::body::{Body, OptionalBody};
 use crate::http::origin::Origin;
+use crate::http::text::Text;
 use crate::page::{Ask, Page};
 use crate::problem::{ApiError, FieldProblem};
 
@@ -32,15 +33,15 @@ use crate::problem::{ApiError, FieldProblem};
 #[oai(deny_unknown_fields)]
 struct CreateAccount {
     /// Its id in WeChat; may be left out until it has logged in.
-    wxid: Option<String>,
+    wxid: Option<Text>,
     /// Its name, for people; up to 100 characters.
-    nickname: Option<String>,
+    nickname: Option<Text>,
     /// Address of its picture.
-    avatar: Option<String>,
+    avatar: Option<Text>,
     /// The GeWe device that it is logged in on. It stays the account's for good.
-    gewe_app_id: Option<String>,
+    gewe_app_id: Option<Text>,
     /// A GeWe token of its own; without one it uses the token of this install. Kept sealed, never shown again.
-    gewe_token_id: Option<String>,
+    gewe_token_id: Option<Text>,
     limits: Option<LimitsRequest>,
 }
 
@@ -48,11 +49,11 @@ struct CreateAccount {
 #[derive(Object)]
 #[oai(deny_unknown_fields)]
 struct UpdateAccount {
-    wxid: MaybeUndefined<String>,
-    nickname: MaybeUndefined<String>,
-    avatar: MaybeUndefined<String>,
-    gewe_app_id: MaybeUndefined<String>,
-    gewe_token_id: MaybeUndefined<String>,
+    wxid: MaybeUndefined<Text>,
+    nickname: MaybeUndefined<Text>,
+    avatar: MaybeUndefined<Text>,
+    gewe_app_id: MaybeUndefined<Text>,
+    gewe_token_id: MaybeUndefined<Text>,
     limits: Option<LimitsRequest>,
 }
 
@@ -61,7 +62,7 @@ struct UpdateAccount {
 #[oai(deny_unknown_fields)]
 pub(super) struct PauseRequest {
     /// For people; up to 200 characters.
-    pub(super) reason: Option<String>,
+    pub(super) reason: Option<Text>,
 }
 
 /// How much an account has sent lately, as its limits count it.
@@ -386,14 +387,14 @@ async fn change(
 
 /// Fields to set; undefined stays, null clears.
 struct Fields {
-    wxid: MaybeUndefined<String>,
-    nickname: MaybeUndefined<String>,
-    avatar: MaybeUndefined<String>,
-    gewe_app_id: MaybeUndefined<String>,
-    gewe_token_id: MaybeUndefined<String>,
+    wxid: MaybeUndefined<Text>,
+    nickname: MaybeUndefined<Text>,
+    avatar: MaybeUndefined<Text>,
+    gewe_app_id: MaybeUndefined<Text>,
+    gewe_token_id: MaybeUndefined<Text>,
 }
 
-fn given(field: Option<String>) -> MaybeUndefined<String> {
+fn given(field: Option<Text>) -> MaybeUndefined<Text> {
     field.map_or(MaybeUndefined::Undefined, MaybeUndefined::Value)
 }
 
@@ -409,12 +410,12 @@ impl Fields {
         match self.nickname {
             MaybeUndefined::Undefined => {}
             MaybeUndefined::Null => account.nickname.clear(),
-            MaybeUndefined::Value(nickname) => account.nickname = nickname,
+            MaybeUndefined::Value(Text(nickname)) => account.nickname = nickname,
         }
         match self.gewe_token_id {
             MaybeUndefined::Undefined => {}
             MaybeUndefined::Null => (account.gewe_token_id, account.token_key) = (None, None),
-            MaybeUndefined::Value(token) => {
+            MaybeUndefined::Value(Text(token)) => {
                 let Some(vault) = &state.vault else {
                     let message = "cannot be kept: this install has no ENCRYPTION_KEY";
                     return Err(ApiError::field("gewe_token_id", "no_vault", message));
@@ -479,17 +480,17 @@ impl Fields {
     }
 }
 
-fn put(field: &mut Option<String>, value: MaybeUndefined<String>) {
+fn put(field: &mut Option<String>, value: MaybeUndefined<Text>) {
     match value {
         MaybeUndefined::Undefined => {}
         MaybeUndefined::Null => *field = None,
-        MaybeUndefined::Value(value) => *field = Some(value),
+        MaybeUndefined::Value(Text(value)) => *field = Some(value),
     }
 }
 
 /// Checks the reason for a pause.
 pub(super) fn reason(request: PauseRequest) -> Result<String, ApiError> {
-    let reason = request.reason.unwrap_or_else(|| "paused by a person".into());
+    let reason = request.reason.map_or_else(|| "paused by a person".into(), |Text(reason)| reason);
     if reason.chars().count() > 200 || reason.chars().any(char::is_control) {
         let message = "must have at most 200 characters and no control characters";
         return Err(ApiError::field("reason", "too_long", message));

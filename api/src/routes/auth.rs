@@ -20,6 +20,7 @@ use crate::auth::role::Role;
 use crate::auth::throttle::Subjects;
 use crate::http::body::Body;
 use crate::http::origin::Origin;
+use crate::http::text::Text;
 use crate::problem::{ApiError, FieldProblem};
 
 /// A new organisation and its first person.
@@ -27,19 +28,19 @@ use crate::problem::{ApiError, FieldProblem};
 #[oai(deny_unknown_fields)]
 struct RegisterRequest {
     /// Name of the organisation, up to 100 characters.
-    organization: String,
+    organization: Text,
     /// 3 to 64 characters without spaces; unique in this install, whatever its case.
-    username: String,
+    username: Text,
     /// 8 to 200 characters.
-    password: String,
+    password: Text,
 }
 
 /// Somebody who wants in.
 #[derive(Object)]
 #[oai(deny_unknown_fields)]
 struct LoginRequest {
-    username: String,
-    password: String,
+    username: Text,
+    password: Text,
 }
 
 /// A person.
@@ -90,7 +91,7 @@ impl Auth {
             let detail = "This install does not take new organisations. Ask its operator for a login.";
             return Err(ApiError::forbidden("registration_closed", detail));
         }
-        let RegisterRequest { organization, username, password } = body.0;
+        let RegisterRequest { organization, username: Text(username), password: Text(password) } = body.0;
         let organization = organization.trim().to_owned();
         check_new(Some(&organization), &username, &password)?;
         let hashed_password = state.passwords.turn().await?.hash(Secret::new(password)).await?;
@@ -127,7 +128,7 @@ impl Auth {
         origin: Origin,
         body: Body<LoginRequest>,
     ) -> Result<Json<TokenView>, ApiError> {
-        let LoginRequest { username, password } = body.0;
+        let LoginRequest { username: Text(username), password: Text(password) } = body.0;
         // What cannot be anybody's is not worth a hash, and must not become a row.
         if passwords::username_problem(&username).is_some() || password.chars().count() > 200 {
             return Err(wrong_credentials());

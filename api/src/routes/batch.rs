@@ -21,6 +21,7 @@ use crate::auth::role::Role;
 use crate::explain::explain;
 use crate::http::body::Body;
 use crate::http::origin::Origin;
+use crate::http::text::Text;
 use crate::problem::{ApiError, FieldProblem};
 
 /// Jobs in one batch.
@@ -47,7 +48,7 @@ enum BatchArgs {
 struct ItemSchema {
     kind: BatchKind,
     /// The caller's token, 1 to 255 characters: the same key and item is the same job.
-    idempotency_key: Option<String>,
+    idempotency_key: Option<Text>,
     args: BatchArgs,
 }
 
@@ -56,7 +57,7 @@ struct ItemSchema {
 #[oai(deny_unknown_fields)]
 struct ReadItem {
     kind: BatchKind,
-    idempotency_key: Option<String>,
+    idempotency_key: Option<Text>,
     args: Value,
 }
 

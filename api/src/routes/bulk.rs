@@ -23,6 +23,7 @@ use crate::auth::caller::Caller;
 use crate::auth::role::Role;
 use crate::http::body::Body;
 use crate::http::origin::Origin;
+use crate::http::text::Text;
 use crate::problem::ApiError;
 
 const SLICE: i64 = 1000;
@@ -35,9 +36,9 @@ struct BulkFilter {
     /// To cancel: `scheduled`, `available`, `retryable`, or left out for all three. To revive: `dead`, or left out.
     state: Option<JobState>,
     /// Only of this kind.
-    kind: Option<String>,
+    kind: Option<Text>,
     /// Only in this lane: `account:<id>`, or the id alone.
-    lane: Option<String>,
+    lane: Option<Text>,
     /// Only of this account.
     account_id: Option<Uuid>,
     /// Only created at this time or later.
@@ -225,7 +226,7 @@ fn filter(change: Change, asked: BulkFilter) -> Result<Filter, ApiError> {
     };
     Ok(Filter {
         state,
-        kind: asked.kind,
+        kind: asked.kind.map(|Text(kind)| kind),
         lane_id: asked.lane.as_deref().map(lane_id).transpose()?,
         account_id: asked.account_id,
         created_from: asked.created_from.map(storable),

@@ -21,6 +21,7 @@ use crate::auth::caller::Caller;
 use crate::auth::role::Role;
 use crate::http::body::Body;
 use crate::http::origin::Origin;
+use crate::http::text::Text;
 use crate::page::{Ask, Page};
 use crate::problem::{ApiError, FieldProblem};
 
@@ -29,11 +30,11 @@ use crate::problem::{ApiError, FieldProblem};
 #[oai(deny_unknown_fields)]
 struct CreatePrice {
     /// The model's name as the provider reports it. 1 to 200 characters.
-    model: String,
+    model: Text,
     /// Yuan per 1000 input tokens, such as `"0.008"`; up to ten decimal places.
-    input_price_per_1k: String,
+    input_price_per_1k: Text,
     /// Yuan per 1000 output tokens.
-    output_price_per_1k: String,
+    output_price_per_1k: Text,
     /// From this moment on.
     valid_from: DateTime<Utc>,
     /// Up to this moment, exclusive; without it, until further notice.
@@ -185,7 +186,7 @@ fn price(caller: &Caller, asked: CreatePrice) -> Result<Price, ApiError> {
     Ok(Price {
         id: Uuid::now_v7(),
         organization_id: caller.organization_id,
-        model_name: asked.model,
+        model_name: asked.model.0,
         input_price_per_1k,
         output_price_per_1k,
         valid_from,

@@ -25,6 +25,7 @@ use crate::auth::caller::Caller;
 use crate::auth::role::Role;
 use crate::http::body::Body;
 use crate::http::origin::Origin;
+use crate::http::text::Text;
 use crate::problem::{ApiError, FieldProblem};
 
 /// Who waits for a job; decides the order within its lane.
@@ -78,7 +79,7 @@ pub(super) struct SendMessageRequest {
     /// The account that sends.
     pub(super) account_id: Uuid,
     /// The person or group that receives.
-    to_wxid: String,
+    to_wxid: Text,
     message: MessageArg,
     /// `interactive` if not given.
     priority: Option<Priority>,
@@ -95,11 +96,11 @@ pub(super) struct SendMessageRequest {
 #[oai(deny_unknown_fields)]
 pub(super) struct CostTallyRequest {
     /// Names the run: it is entered into the ledger once. 1 to 255 characters.
-    request_id: String,
+    request_id: Text,
     /// The account that it was run for.
     pub(super) account_id: Uuid,
     /// The model's name as the provider reports it. 1 to 200 characters.
-    model: String,
+    model: Text,
     /// Tokens read.
     input_tokens: i64,
     /// Tokens written.
@@ -240,7 +241,7 @@ impl Making<'_> {
         let class = request.priority.map_or(Class::Interactive, Class::from);
         let args = SendMessage {
             account_id: request.account_id,
-            to_wxid: request.to_wxid,
+            to_wxid: request.to_wxid.0,
             message,
             on_unknown: request.on_unknown.map(OnUnknown::from).unwrap_or_default(),
         };
@@ -292,10 +293,10 @@ impl Making<'_> {
             return Err(ApiError::unprocessable(problems).into());
         }
         let args = CostTally {
-            request_id: request.request_id,
+            request_id: request.request_id.0,
             account_id: Some(request.account_id),
             user_id: Some(self.caller.id),
-            model: request.model,
+            model: request.model.0,
             input_tokens: request.input_tokens,
             output_tokens: request.output_tokens,
             occurred_at: request.occurred_at,

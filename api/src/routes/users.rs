@@ -20,6 +20,7 @@ use crate::auth::passwords;
 use crate::auth::role::Role;
 use crate::http::body::Body;
 use crate::http::origin::Origin;
+use crate::http::text::Text;
 use crate::page::{Ask, Page};
 use crate::problem::ApiError;
 
@@ -39,9 +40,9 @@ struct UserView {
 #[oai(deny_unknown_fields)]
 struct CreateUser {
     /// 3 to 64 characters without spaces; unique in this install, whatever its case.
-    username: String,
+    username: Text,
     /// 8 to 200 characters.
-    password: String,
+    password: Text,
     role: Role,
 }
 
@@ -53,7 +54,7 @@ struct UpdateUser {
     /// False: may not log in, and tokens issued before count no more.
     is_active: Option<bool>,
     /// 8 to 200 characters.
-    password: Option<String>,
+    password: Option<Text>,
 }
 
 #[derive(ApiResponse)]
@@ -100,7 +101,7 @@ impl Users {
         body: Body<CreateUser>,
     ) -> Result<Created, ApiError> {
         caller.require(Role::Admin)?;
-        let CreateUser { username, password, role } = body.0;
+        let CreateUser { username: Text(username), password: Text(password), role } = body.0;
         check_new(None, &username, &password)?;
         let user = User {
             id: Uuid::now_v7(),
@@ -138,6 +139,7 @@ impl Users {
     ) -> Result<Json<UserView>, ApiError> {
         caller.require(Role::Admin)?;
         let UpdateUser { role, is_active, password } = body.0;
+        let password = password.map(|Text(password)| password);
         if let Some(problem) = password.as_deref().and_then(passwords::problem) {
             return Err(ApiError::field("password", "bad_password", problem));
         }

@@ -39,7 +39,8 @@ async fn an_account_is_added_read_changed_and_removed() {
     let list = admin.get("/wechat-accounts").await.expect(200);
     assert_eq!(ids(&list), [id(&second["id"]), id(&added["id"])], "newest first");
     let logged_in = json!({"wxid": unique("wxid_"), "gewe_app_id": unique("wx_")});
-    let logged_in = admin.patch(&format!("/wechat-accounts/{}", id(&second["id"])), logged_in).await.expect(200);
+    let logged_in =
+        admin.patch(&format!("/wechat-accounts/{}", id(&second["id"])), logged_in).await.expect(200);
     assert_eq!(logged_in["status"], "ONLINE", "it has all that it takes to send");
 
     assert_eq!(admin.delete(&path).await.status, 204);
@@ -64,10 +65,16 @@ async fn limits_have_careful_defaults_and_only_an_admin_raises_them_up_to_the_ce
     let path = format!("/wechat-accounts/{}", account.id);
     let with = |name: &str, value: i64| json!({"limits": {name: value}});
 
-    for (name, value) in [("messages_per_minute", 11), ("min_gap_ms", 999), ("messages_per_day", 501), ("recipients_per_minute", 16)] {
+    for (name, value) in [
+        ("messages_per_minute", 11),
+        ("min_gap_ms", 999),
+        ("messages_per_day", 501),
+        ("recipients_per_minute", 16),
+    ] {
         assert_problem(agent.patch(&path, with(name, value)).await, 403, "limits_need_admin", "");
     }
-    let fast = json!({"wxid": unique("wxid_"), "gewe_app_id": unique("wx_"), "limits": {"messages_per_minute": 11}});
+    let fast =
+        json!({"wxid": unique("wxid_"), "gewe_app_id": unique("wx_"), "limits": {"messages_per_minute": 11}});
     assert_problem(agent.post("/wechat-accounts", fast).await, 403, "limits_need_admin", "");
     assert_eq!(agent.get(&path).await.expect(200)["limits"], defaults, "nothing has changed");
     let lowered = agent.patch(&path, with("messages_per_minute", 5)).await.expect(200);
@@ -122,11 +129,14 @@ async fn an_accounts_own_token_is_sealed_never_shown_and_used() {
     let path = format!("/wechat-accounts/{}", account.id);
     let job = admin.text(&account, "wxid_customer", "你好", "interactive").await;
     assert_eq!(here.ended(&admin, job).await["state"], "completed");
-    for path in [path.as_str(), "/wechat-accounts", "/audit-log", "/jobs", "/sends", &format!("/jobs/{job}")] {
+    for path in [path.as_str(), "/wechat-accounts", "/audit-log", "/jobs", "/sends", &format!("/jobs/{job}")]
+    {
         let shown = admin.get(path).await;
         assert!(!shown.text.contains(&token), "{path}: {}", shown.text);
     }
-    let stored = |table: &str| format!("SELECT count(*) AS n FROM {table} AS t WHERE position('{token}' IN t::text) > 0");
+    let stored = |table: &str| {
+        format!("SELECT count(*) AS n FROM {table} AS t WHERE position('{token}' IN t::text) > 0")
+    };
     for table in ["wechat_accounts", "audit_log", "jobs", "sends"] {
         assert_eq!(here.number(&stored(table)).await, 0, "{table} holds a token in plain text");
     }
@@ -147,7 +157,11 @@ async fn a_paused_account_sends_nothing_and_a_resumed_one_goes_on() {
     let job = here.waits(&admin, waiting, "lane_paused").await;
     let why = &job["why"];
     assert!(why["message"].as_str().is_some_and(|text| text.contains("holidays until the 8th")), "{why}");
-    assert_eq!((&why["next_try_at"], &why["jobs_ahead"]), (&Value::Null, &json!(0)), "only a person lets it go on");
+    assert_eq!(
+        (&why["next_try_at"], &why["jobs_ahead"]),
+        (&Value::Null, &json!(0)),
+        "only a person lets it go on"
+    );
     // Work that was asked for later overtakes it, so it is not just slow.
     let other = admin.text(&running, "wxid_customer", "你好", "campaign").await;
     assert_eq!(here.ended(&admin, other).await["state"], "completed");
@@ -171,8 +185,9 @@ async fn changed_limits_hold_from_the_next_send_on() {
     let job = here.waits(&admin, second, "messages_per_minute").await;
     assert!(job["why"]["next_try_at"].is_string(), "{job}");
     let path = format!("/wechat-accounts/{}", account.id);
-    admin.patch(&path, json!({"limits": {"messages_per_minute": 2}})).await.expect(200);
+    admin.patch(&path, json!({"limits": {"messages_per_minute": 600}})).await.expect(200);
     assert_eq!(here.ended(&admin, second).await["state"], "completed");
+    admin.patch(&path, json!({"limits": {"messages_per_minute": 2}})).await.expect(200);
     let third = admin.text(&account, "wxid_customer", "第三条", "interactive").await;
     here.waits(&admin, third, "messages_per_minute").await;
     assert_eq!(here.received_from(&account).await.len(), 2);

@@ -26,7 +26,13 @@ impl Table {
 
     /// Checks one line of the table.
     #[track_caller]
-    fn check(&self, request: RequestBuilder, status: u16, code: &str, path: &str) -> impl Future<Output = ()> {
+    fn check(
+        &self,
+        request: RequestBuilder,
+        status: u16,
+        code: &str,
+        path: &str,
+    ) -> impl Future<Output = ()> {
         let (caller, client) = (std::panic::Location::caller(), self.admin.clone());
         let (code, path) = (code.to_owned(), path.to_owned());
         async move {
@@ -63,7 +69,11 @@ impl Table {
     async fn assert_nothing_stored(&self) {
         assert_eq!(count_jobs(&self.here, &self.admin).await, 0, "a refused request left a job behind");
         let accounts = self.admin.get("/wechat-accounts").await.expect(200);
-        assert_eq!(accounts["items"].as_array().map(Vec::len), Some(1), "a refused request left an account behind");
+        assert_eq!(
+            accounts["items"].as_array().map(Vec::len),
+            Some(1),
+            "a refused request left an account behind"
+        );
         for table in ["idempotency_keys", "sends", "model_prices"] {
             let organization = self.admin.organization;
             let rows = format!("SELECT count(*) AS n FROM {table} WHERE organization_id = '{organization}'");
@@ -81,24 +91,45 @@ async fn the_form_of_a_message_is_checked_field_by_field() {
     table.check(table.send_with(|b| b["account_id"] = json!("7")), 400, bad, "account_id").await;
     table.check(table.send_with(|b| b["account_id"] = Value::Null), 400, bad, "account_id").await;
     table.check(table.send_with(|b| b["to_wxid"] = json!(["a"])), 400, bad, "to_wxid").await;
+    table.check(table.send_with(|b| b["to_wxid"] = json!(12345)), 400, bad, "to_wxid").await;
+    table.check(table.send_with(|b| b["to_wxid"] = json!(true)), 400, bad, "to_wxid").await;
     table.check(table.send_with(|b| b["to_wxid"] = Value::Null), 400, bad, "to_wxid").await;
     table.check(table.send_with(|b| b["priority"] = json!("urgent")), 400, bad, "priority").await;
     table.check(table.send_with(|b| b["priority"] = json!(1)), 400, bad, "priority").await;
     table.check(table.send_with(|b| b["on_unknown"] = json!("retry")), 400, bad, "on_unknown").await;
     table.check(table.send_with(|b| b["scheduled_at"] = json!("tomorrow")), 400, bad, "scheduled_at").await;
-    table.check(table.send_with(|b| b["scheduled_at"] = json!(1_790_000_000)), 400, bad, "scheduled_at").await;
-    table.check(table.send_with(|b| b["expires_at"] = json!("2026-13-01T00:00:00Z")), 400, bad, "expires_at").await;
-    table.check(table.send_with(|b| b["expires_at"] = json!("2026-12-01T00:00:00")), 400, bad, "expires_at").await;
+    table
+        .check(table.send_with(|b| b["scheduled_at"] = json!(1_790_000_000)), 400, bad, "scheduled_at")
+        .await;
+    table
+        .check(table.send_with(|b| b["expires_at"] = json!("2026-13-01T00:00:00Z")), 400, bad, "expires_at")
+        .await;
+    table
+        .check(table.send_with(|b| b["expires_at"] = json!("2026-12-01T00:00:00")), 400, bad, "expires_at")
+        .await;
     table.check(table.message(json!("你好")), 400, bad, "message").await;
     table.check(table.message(Value::Null), 400, bad, "message").await;
     table.check(table.message(json!({"kind": "text", "text": 5})), 400, bad, "message.text").await;
-    table.check(table.message(json!({"kind": "text", "text": "a", "ats": "wxid_a"})), 400, bad, "message.ats").await;
-    table.check(table.message(json!({"kind": "text", "text": "a", "ats": [1]})), 400, bad, "message.ats[0]").await;
+    table
+        .check(table.message(json!({"kind": "text", "text": "a", "ats": "wxid_a"})), 400, bad, "message.ats")
+        .await;
+    table
+        .check(table.message(json!({"kind": "text", "text": "a", "ats": [1]})), 400, bad, "message.ats[0]")
+        .await;
     // Unknown kinds and fields, at every level.
     table.check(table.message(json!({"kind": "fax", "text": "a"})), 400, bad, "message.kind").await;
     table.check(table.message(json!({"text": "a"})), 400, bad, "message.kind").await;
-    table.check(table.message(json!({"kind": "text", "text": "a", "bold": true})), 400, bad, "message.bold").await;
-    table.check(table.message(json!({"kind": "image", "url": "https://a.example/a", "text": "a"})), 400, bad, "message.text").await;
+    table
+        .check(table.message(json!({"kind": "text", "text": "a", "bold": true})), 400, bad, "message.bold")
+        .await;
+    table
+        .check(
+            table.message(json!({"kind": "image", "url": "https://a.example/a", "text": "a"})),
+            400,
+            bad,
+            "message.text",
+        )
+        .await;
     table.check(table.send_with(|b| b["delay"] = json!(5)), 400, bad, "delay").await;
     table.check(table.send_with(|b| b["Priority"] = json!("reply")), 400, bad, "Priority").await;
     // Missing fields, all of them at once.
@@ -106,7 +137,14 @@ async fn the_form_of_a_message_is_checked_field_by_field() {
         table.check(table.post("/jobs/send-message", &json!({})), 400, bad, path).await;
     }
     table.check(table.message(json!({"kind": "text"})), 400, bad, "message.text").await;
-    table.check(table.message(json!({"kind": "video", "url": "https://a.example/a"})), 400, bad, "message.thumb_url").await;
+    table
+        .check(
+            table.message(json!({"kind": "video", "url": "https://a.example/a"})),
+            400,
+            bad,
+            "message.thumb_url",
+        )
+        .await;
     // Not an object, not JSON, not text.
     table.check(table.raw("[]"), 400, bad, "").await;
     table.check(table.raw("null"), 400, bad, "").await;
@@ -129,17 +167,46 @@ async fn values_that_cannot_be_are_refused_with_what_to_change() {
     table.check(table.message(text(" \n\t　".into())), 422, bad, "message.text").await;
     table.check(table.message(text("a\u{1b}[31m".into())), 422, bad, "message.text").await;
     let many: Vec<_> = (0..51).map(|n| format!("wxid_{n}")).collect();
-    table.check(table.message(json!({"kind": "text", "text": "a", "ats": many})), 422, bad, "message.ats").await;
-    table.check(table.message(json!({"kind": "text", "text": "a", "ats": ["a b"]})), 422, bad, "message.ats[0]").await;
+    table
+        .check(table.message(json!({"kind": "text", "text": "a", "ats": many})), 422, bad, "message.ats")
+        .await;
+    table
+        .check(
+            table.message(json!({"kind": "text", "text": "a", "ats": ["a b"]})),
+            422,
+            bad,
+            "message.ats[0]",
+        )
+        .await;
     table.check(table.send_with(|b| b["to_wxid"] = json!("")), 422, bad, "to_wxid").await;
     table.check(table.send_with(|b| b["to_wxid"] = json!("张三")), 422, bad, "to_wxid").await;
     table.check(table.send_with(|b| b["to_wxid"] = json!("a".repeat(65))), 422, bad, "to_wxid").await;
     let url = "https://cdn.example.com/a";
-    table.check(table.message(json!({"kind": "voice", "url": url, "duration_ms": 0})), 422, bad, "message.duration_ms").await;
-    table.check(table.message(json!({"kind": "voice", "url": url, "duration_ms": 60_001})), 422, bad, "message.duration_ms").await;
-    table.check(table.message(json!({"kind": "file", "url": url, "name": "../a"})), 422, bad, "message.name").await;
-    table.check(table.message(json!({"kind": "emoji", "md5": "xyz", "size": 1})), 422, bad, "message.md5").await;
-    table.check(table.message(json!({"kind": "app_message", "xml": "<msg/>"})), 422, bad, "message.xml").await;
+    table
+        .check(
+            table.message(json!({"kind": "voice", "url": url, "duration_ms": 0})),
+            422,
+            bad,
+            "message.duration_ms",
+        )
+        .await;
+    table
+        .check(
+            table.message(json!({"kind": "voice", "url": url, "duration_ms": 60_001})),
+            422,
+            bad,
+            "message.duration_ms",
+        )
+        .await;
+    table
+        .check(table.message(json!({"kind": "file", "url": url, "name": "../a"})), 422, bad, "message.name")
+        .await;
+    table
+        .check(table.message(json!({"kind": "emoji", "md5": "xyz", "size": 1})), 422, bad, "message.md5")
+        .await;
+    table
+        .check(table.message(json!({"kind": "app_message", "xml": "<msg/>"})), 422, bad, "message.xml")
+        .await;
     let hostile = "<!DOCTYPE a [<!ENTITY b SYSTEM \"file:///etc/passwd\">]><appmsg>&b;</appmsg>";
     table.check(table.message(json!({"kind": "app_message", "xml": hostile})), 422, bad, "message.xml").await;
     // Times.
@@ -148,12 +215,22 @@ async fn values_that_cannot_be_are_refused_with_what_to_change() {
     let (sooner, later) = ("2027-01-01T00:00:00Z", "2027-01-02T00:00:00+08:00");
     let early = |b: &mut Value| (b["scheduled_at"], b["expires_at"]) = (json!(later), json!(sooner));
     table.check(table.send_with(early), 422, bad, "expires_at").await;
-    table.check(table.send_with(|b| b["scheduled_at"] = json!("2190-01-01T00:00:00Z")), 422, bad, "scheduled_at").await;
+    table
+        .check(
+            table.send_with(|b| b["scheduled_at"] = json!("2190-01-01T00:00:00Z")),
+            422,
+            bad,
+            "scheduled_at",
+        )
+        .await;
     // Keys.
-    for key in ["", &"k".repeat(256)] {
+    // A key that is not understood must not be taken for none: the repeated request would be sent twice.
+    for key in ["", &"k".repeat(256), "订单-17"] {
         let request = table.send_with(|_| {}).header("Idempotency-Key", key);
         table.check(request, 400, "invalid_request", "Idempotency-Key").await;
     }
+    let twice = table.send_with(|_| {}).header("Idempotency-Key", "a").header("Idempotency-Key", "b");
+    table.check(twice, 400, "invalid_request", "Idempotency-Key").await;
     table.assert_nothing_stored().await;
 
     // All reasons are told at once.
@@ -218,9 +295,18 @@ async fn addresses_that_are_not_public_are_refused() {
     }
     let good = "https://cdn.example.com/a";
     let others = [
-        (json!({"kind": "video", "url": good, "thumb_url": "http://10.0.0.1/", "duration_s": 1}), "message.thumb_url"),
-        (json!({"kind": "link", "title": "t", "desc": "d", "url": "http://10.0.0.1/", "thumb_url": good}), "message.url"),
-        (json!({"kind": "link", "title": "t", "desc": "d", "url": good, "thumb_url": "http://10.0.0.1/"}), "message.thumb_url"),
+        (
+            json!({"kind": "video", "url": good, "thumb_url": "http://10.0.0.1/", "duration_s": 1}),
+            "message.thumb_url",
+        ),
+        (
+            json!({"kind": "link", "title": "t", "desc": "d", "url": "http://10.0.0.1/", "thumb_url": good}),
+            "message.url",
+        ),
+        (
+            json!({"kind": "link", "title": "t", "desc": "d", "url": good, "thumb_url": "http://10.0.0.1/"}),
+            "message.thumb_url",
+        ),
         (json!({"kind": "file", "url": "http://10.0.0.1/", "name": "a"}), "message.url"),
         (json!({"kind": "voice", "url": "http://10.0.0.1/", "duration_ms": 1}), "message.url"),
         (
@@ -232,7 +318,8 @@ async fn addresses_that_are_not_public_are_refused() {
     for (message, path) in others {
         table.check(table.message(message), 422, "validation_failed", path).await;
     }
-    let avatar = table.request(Method::POST, "/wechat-accounts").json(&json!({"avatar": "file:///etc/passwd"}));
+    let avatar =
+        table.request(Method::POST, "/wechat-accounts").json(&json!({"avatar": "file:///etc/passwd"}));
     table.check(avatar, 422, "validation_failed", "avatar").await;
     table.assert_nothing_stored().await;
 }
@@ -252,7 +339,7 @@ async fn requests_that_no_operation_takes_are_problems_too() {
     table.check(table.admin.bare(Method::GET, "/api/v2/jobs"), 404, "route_not_found", "").await;
     table.check(table.request(Method::DELETE, "/jobs"), 405, "method_not_allowed", "").await;
     table.check(table.request(Method::PUT, "/auth/login"), 405, "method_not_allowed", "").await;
-    table.check(get("/jobs/send-message"), 400, bad, "id").await;
+    table.check(get("/jobs/send-message"), 405, "method_not_allowed", "").await;
     table.check(table.admin.bare(Method::POST, "/healthz"), 405, "method_not_allowed", "").await;
     // Ids, cursors, parameters.
     table.check(get("/jobs/not-an-id"), 400, bad, "id").await;
@@ -280,7 +367,14 @@ async fn requests_that_no_operation_takes_are_problems_too() {
         let request = table.request(Method::POST, "/jobs/send-message").header("content-type", content_type);
         table.check(request.body(body.clone()), 415, "unsupported_media_type", "").await;
     }
-    table.check(table.request(Method::POST, "/jobs/send-message").body(body), 415, "unsupported_media_type", "").await;
+    table
+        .check(
+            table.request(Method::POST, "/jobs/send-message").body(body),
+            415,
+            "unsupported_media_type",
+            "",
+        )
+        .await;
     // Other operations.
     let path = format!("/jobs/{stranger}/resolve");
     table.check(table.post(&path, &json!({"as": "maybe"})), 400, bad, "as").await;
@@ -289,14 +383,34 @@ async fn requests_that_no_operation_takes_are_problems_too() {
     let done = json!({"filter": {"state": "completed"}});
     table.check(table.post("/jobs/bulk/cancel", &done), 422, "validation_failed", "filter.state").await;
     table.check(table.post("/jobs/bulk/revive", &done), 422, "validation_failed", "filter.state").await;
-    let tally = |tokens: Value| {
-        json!({"request_id": "r", "account_id": table.account.id, "model": "m", "input_tokens": tokens, "output_tokens": 1})
-    };
-    table.check(table.post("/jobs/cost-tally", &tally(json!(-1))), 422, "validation_failed", "input_tokens").await;
+    let tally = |tokens: Value| json!({"request_id": "r", "account_id": table.account.id, "model": "m", "input_tokens": tokens, "output_tokens": 1});
+    table
+        .check(table.post("/jobs/cost-tally", &tally(json!(-1))), 422, "validation_failed", "input_tokens")
+        .await;
     table.check(table.post("/jobs/cost-tally", &tally(json!(1.5))), 400, bad, "input_tokens").await;
     table.check(table.post("/jobs/cost-tally", &tally(json!("1"))), 400, bad, "input_tokens").await;
     let pause = format!("/wechat-accounts/{}/pause", table.account.id);
-    table.check(table.post(&pause, &json!({"reason": "a".repeat(201)})), 422, "validation_failed", "reason").await;
+    table.check(table.post(&pause, &json!({"reason": 5})), 400, bad, "reason").await;
+    for field in ["wxid", "nickname", "avatar", "gewe_app_id", "gewe_token_id"] {
+        table.check(table.post("/wechat-accounts", &json!({field: 5})), 400, bad, field).await;
+    }
+    table
+        .check(
+            table.post("/wechat-accounts", &json!({"limits": {"messages_per_minute": "5"}})),
+            400,
+            bad,
+            "limits.messages_per_minute",
+        )
+        .await;
+    table
+        .check(table.post("/jobs/bulk/cancel", &json!({"filter": {"kind": 5}})), 400, bad, "filter.kind")
+        .await;
+    table
+        .check(table.post("/jobs/bulk/cancel", &json!({"filter": {}, "preview": "yes"})), 400, bad, "preview")
+        .await;
+    table
+        .check(table.post(&pause, &json!({"reason": "a".repeat(201)})), 422, "validation_failed", "reason")
+        .await;
     table.assert_nothing_stored().await;
 }
 
@@ -306,7 +420,8 @@ async fn a_body_over_a_mebibyte_is_refused_however_it_is_sent() {
     let body = send(table.account.id, "wxid_customer", &"a".repeat(1 << 20), "interactive").to_string();
     table.check(table.raw(body.clone()), 413, "body_too_large", "").await;
     // In pieces, without saying how long it is.
-    let mut stream = TcpStream::connect(table.here.base(0).trim_start_matches("http://")).await.expect("a connection");
+    let mut stream =
+        TcpStream::connect(table.here.base(0).trim_start_matches("http://")).await.expect("a connection");
     let head = format!(
         "POST /api/v1/jobs/send-message HTTP/1.1\r\nHost: api\r\nAuthorization: Bearer {}\r\n\
          Content-Type: application/json\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n",

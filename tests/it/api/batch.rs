@@ -81,11 +81,15 @@ async fn good_and_bad_items_are_answered_in_their_order() {
     for job in &made {
         assert_eq!(here.ended(&admin, *job).await["state"], "completed");
     }
-    let texts: Vec<Value> = here.received_from(&account).await.iter().map(|one| one["body"]["content"].clone()).collect();
+    let texts: Vec<Value> =
+        here.received_from(&account).await.iter().map(|one| one["body"]["content"].clone()).collect();
     assert_eq!(texts, ["第一条", "a", "最后一条"], "they keep their order");
 
     // Once more: only the item with a key is the same job.
-    let again = admin.post("/jobs/batch", json!({"jobs": [keyed, keyed, message(account.id, "再一条")]})).await.expect(202);
+    let again = admin
+        .post("/jobs/batch", json!({"jobs": [keyed, keyed, message(account.id, "再一条")]}))
+        .await
+        .expect(202);
     let again = items(&again);
     assert_eq!((&again[0]["created"], id(&again[0]["id"])), (&json!(false), made[2]));
     assert_eq!((&again[1]["created"], id(&again[1]["id"])), (&json!(false), made[2]));

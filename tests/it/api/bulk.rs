@@ -9,14 +9,19 @@ use crate::harness::{Here, eventually, secs};
 
 async fn queue(client: &Client, name: &str) -> Value {
     let queues = client.get("/queues").await.expect(200);
-    items(&queues).iter().find(|queue| queue["name"] == name).cloned().unwrap_or_else(|| panic!("no {name} in {queues}"))
+    items(&queues)
+        .iter()
+        .find(|queue| queue["name"] == name)
+        .cloned()
+        .unwrap_or_else(|| panic!("no {name} in {queues}"))
 }
 
 #[tokio::test]
 async fn waiting_jobs_are_counted_and_then_cancelled_by_filter() {
     let here = Here::open().await;
     let (admin, stranger) = (here.register().await, here.register().await);
-    let (one, other, theirs) = (admin.account(600, 0).await, admin.account(600, 0).await, stranger.account(600, 0).await);
+    let (one, other, theirs) =
+        (admin.account(600, 0).await, admin.account(600, 0).await, stranger.account(600, 0).await);
     for (client, account, n) in [(&admin, &one, 5), (&admin, &other, 3), (&stranger, &theirs, 2)] {
         pause(client, account).await;
         for n in 0..n {
@@ -37,7 +42,10 @@ async fn waiting_jobs_are_counted_and_then_cancelled_by_filter() {
     let done = cancel(json!({"lane": format!("account:{}", one.id)}), false).await;
     assert_eq!(done, json!({"matched": 5, "changed": 5, "remaining": false, "preview": false}));
     assert_eq!(cancel(json!({"account_id": one.id}), false).await["changed"], 0, "once");
-    assert_eq!((admin.all("/jobs?state=available").await.len(), admin.all("/jobs?state=cancelled").await.len()), (3, 5));
+    assert_eq!(
+        (admin.all("/jobs?state=available").await.len(), admin.all("/jobs?state=cancelled").await.len()),
+        (3, 5)
+    );
     cancel(json!({}), false).await;
     assert_eq!(stranger.all("/jobs?state=available").await.len(), 2, "another organisation's jobs stay");
     resume(&stranger, &theirs).await;
@@ -124,9 +132,18 @@ async fn lanes_show_what_waits_and_are_paused_and_resumed() {
     let lanes = admin.get("/lanes").await.expect(200);
     let [latest, earlier] = items(&lanes) else { panic!("two lanes: {lanes}") };
     assert_eq!((id(&latest["id"]), id(&earlier["id"])), (other.id, one.id), "newest first");
-    assert_eq!((&latest["lane"], &latest["kind"], &latest["label"]), (&json!(format!("account:{}", other.id)), &json!("account"), &json!("小李")));
-    assert_eq!((&latest["paused"], &latest["paused_reason"], &latest["available"]), (&json!(true), &json!("换手机"), &json!(1)));
-    assert_eq!((&earlier["paused"], &earlier["wait_code"], &earlier["available"]), (&json!(false), &json!("messages_per_minute"), &json!(1)));
+    assert_eq!(
+        (&latest["lane"], &latest["kind"], &latest["label"]),
+        (&json!(format!("account:{}", other.id)), &json!("account"), &json!("小李"))
+    );
+    assert_eq!(
+        (&latest["paused"], &latest["paused_reason"], &latest["available"]),
+        (&json!(true), &json!("换手机"), &json!(1))
+    );
+    assert_eq!(
+        (&earlier["paused"], &earlier["wait_code"], &earlier["available"]),
+        (&json!(false), &json!("messages_per_minute"), &json!(1))
+    );
     assert!(earlier["runnable_at"].is_string() && earlier["oldest_age_s"].is_number(), "{earlier}");
     let resumed = admin.post(&format!("/lanes/{}/resume", other.id), Value::Null).await.expect(200);
     assert_eq!(resumed["paused"], false);

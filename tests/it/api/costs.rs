@@ -12,7 +12,15 @@ fn price(model: &str, input: &str, output: &str, from: &str, to: Option<&str>) -
 }
 
 /// Enters a run and returns its result.
-async fn tally(here: &Here, client: &Client, account: Uuid, request: &str, model: &str, tokens: (i64, i64), at: Option<&str>) -> Value {
+async fn tally(
+    here: &Here,
+    client: &Client,
+    account: Uuid,
+    request: &str,
+    model: &str,
+    tokens: (i64, i64),
+    at: Option<&str>,
+) -> Value {
     let body = json!({"request_id": request, "account_id": account, "model": model, "input_tokens": tokens.0, "output_tokens": tokens.1, "occurred_at": at});
     let job = client.post("/jobs/cost-tally", body).await.expect(202);
     assert_eq!((&job["kind"], &job["lane"]), (&json!("cost_tally"), &Value::Null));
@@ -28,7 +36,8 @@ async fn a_run_is_priced_with_the_price_of_its_time() {
     let account = admin.account(600, 0).await.id;
     let (spring, summer) = ("2026-03-01T00:00:00Z", "2026-06-01T00:00:00Z");
     admin.post("/model-prices", price("qwen-max", "0.0008", "0.002", spring, Some(summer))).await.expect(201);
-    let added = admin.post("/model-prices", price("qwen-max", "0.02", "0.06", summer, None)).await.expect(201);
+    let added =
+        admin.post("/model-prices", price("qwen-max", "0.02", "0.06", summer, None)).await.expect(201);
     assert_eq!((&added["currency"], &added["input_price_per_1k"]), (&json!("CNY"), &json!("0.02")));
     assert_eq!(admin.get("/model-prices").await.expect(200)["items"].as_array().map(Vec::len), Some(2));
 
@@ -77,7 +86,10 @@ async fn a_run_is_entered_once_and_the_first_entry_stands() {
     let first = tally(&here, &admin, account, &request, "m", (1000, 0), None).await;
     let second = tally(&here, &admin, account, &request, "m", (9000, 0), None).await;
     assert_eq!((&first["written"], &second["written"]), (&json!(true), &json!(false)));
-    assert_eq!((&second["ledger_id"], &second["calculated_cost"]), (&first["ledger_id"], &first["calculated_cost"]));
+    assert_eq!(
+        (&second["ledger_id"], &second["calculated_cost"]),
+        (&first["ledger_id"], &first["calculated_cost"])
+    );
     let lines = admin.all("/cost-ledgers").await;
     assert_eq!((lines.len(), &lines[0]["calculated_cost"]), (1, &json!("1")));
     // Another organisation's runs may have the same name.
@@ -93,8 +105,15 @@ async fn a_model_has_one_price_at_a_time() {
     let admin = here.register().await;
     let (a, b, c) = ("2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z", "2026-03-01T00:00:00Z");
     admin.post("/model-prices", price("m", "1", "1", a, Some(b))).await.expect(201);
-    for (from, to) in [(a, Some(b)), (a, None), ("2026-01-31T23:59:59Z", Some(c)), ("2025-01-01T00:00:00Z", Some(c))] {
-        assert_problem(admin.post("/model-prices", price("m", "1", "1", from, to)).await, 409, "price_overlaps", "");
+    for (from, to) in
+        [(a, Some(b)), (a, None), ("2026-01-31T23:59:59Z", Some(c)), ("2025-01-01T00:00:00Z", Some(c))]
+    {
+        assert_problem(
+            admin.post("/model-prices", price("m", "1", "1", from, to)).await,
+            409,
+            "price_overlaps",
+            "",
+        );
     }
     admin.post("/model-prices", price("m", "2", "2", b, Some(c))).await.expect(201);
     admin.post("/model-prices", price("other", "1", "1", a, None)).await.expect(201);

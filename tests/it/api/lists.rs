@@ -51,7 +51,10 @@ async fn jobs_are_found_by_each_filter() {
         (format!("?lane={}", Uuid::now_v7()), vec![]),
         (format!("?created_from={middle}"), vec![tally, available, scheduled]),
         (format!("?created_to={middle}"), vec![cancelled, dead, completed]),
-        (format!("?created_to={middle}&state=completed&kind=send_message&account_id={}", busy.id), vec![completed]),
+        (
+            format!("?created_to={middle}&state=completed&kind=send_message&account_id={}", busy.id),
+            vec![completed],
+        ),
         ("?created_from=0001-01-01T00:00:00Z&created_to=9999-01-01T00:00:00Z".into(), all.to_vec()),
         ("?created_from=9999-01-01T00:00:00Z".into(), vec![]),
     ];
@@ -59,12 +62,27 @@ async fn jobs_are_found_by_each_filter() {
         assert_eq!(found(&query).await, expected, "{query}");
         // The same, page by page.
         let by_one = admin.all_by(&format!("/jobs{query}"), 1).await;
-        assert_eq!(by_one.iter().map(|job| id(&job["id"])).collect::<Vec<_>>(), expected, "{query}, one by one");
+        assert_eq!(
+            by_one.iter().map(|job| id(&job["id"])).collect::<Vec<_>>(),
+            expected,
+            "{query}, one by one"
+        );
     }
     let listed = admin.get("/jobs").await.expect(200);
     for job in items(&listed) {
         let shown = admin.job(id(&job["id"])).await;
-        for field in ["kind", "state", "lane", "priority", "attempt", "max_attempts", "error", "created_at", "scheduled_at", "finalized_at"] {
+        for field in [
+            "kind",
+            "state",
+            "lane",
+            "priority",
+            "attempt",
+            "max_attempts",
+            "error",
+            "created_at",
+            "scheduled_at",
+            "finalized_at",
+        ] {
             assert_eq!(job[field], shown[field], "{field} in the list and alone");
         }
     }
@@ -120,7 +138,10 @@ async fn sends_are_found_by_each_filter_and_the_open_ones_come_first_on_every_pa
     jobs.push(last);
     let found = async |query: &str| {
         let sends = admin.all_by(&format!("/sends{query}"), 2).await;
-        sends.iter().map(|send| jobs.iter().position(|job| *job == id(&send["job_id"])).expect("ours")).collect::<Vec<_>>()
+        sends
+            .iter()
+            .map(|send| jobs.iter().position(|job| *job == id(&send["job_id"])).expect("ours"))
+            .collect::<Vec<_>>()
     };
     assert_eq!(found("").await, [3, 0, 5, 4, 2, 1], "what waits for a decision, then the rest; newest first");
     assert_eq!(found("?state=unknown").await, [3, 0]);
@@ -134,7 +155,10 @@ async fn sends_are_found_by_each_filter_and_the_open_ones_come_first_on_every_pa
     assert_eq!(found(&format!("?from={middle}")).await, [5, 4]);
     assert_eq!(found(&format!("?to={middle}")).await, [3, 0, 2, 1]);
     let failed = &items(&sends)[4];
-    assert_eq!((&failed["state"], &failed["error_code"], &failed["needs_decision"]), (&json!("failed"), &json!("refused"), &json!(false)));
+    assert_eq!(
+        (&failed["state"], &failed["error_code"], &failed["needs_decision"]),
+        (&json!("failed"), &json!("refused"), &json!(false))
+    );
     let sent = &items(&sends)[2];
     assert_eq!((&sent["message_kind"], &sent["to_wxid"]), (&json!("text"), &json!("wxid_0")));
     for field in ["new_msg_id", "msg_id", "create_time"] {

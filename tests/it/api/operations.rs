@@ -55,15 +55,24 @@ async fn the_metrics_name_everything_that_an_operator_watches() {
     let nobody = here.anonymous();
     let text = eventually("the metrics hold every name", secs(20), async || {
         let page = nobody.send(nobody.bare(Method::GET, "/metrics")).await;
-        assert!(page.header("content-type").is_some_and(|kind| kind.starts_with("text/plain; version=0.0.4")));
+        assert!(
+            page.header("content-type").is_some_and(|kind| kind.starts_with("text/plain; version=0.0.4"))
+        );
         let missing: Vec<_> = names.iter().filter(|name| !page.text.contains(*name)).collect();
-        if missing.is_empty() { Ok(page.text) } else { Err(format!("{missing:?} are missing from\n{}", page.text)) }
+        if missing.is_empty() {
+            Ok(page.text)
+        } else {
+            Err(format!("{missing:?} are missing from\n{}", page.text))
+        }
     })
     .await;
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let value = line.rsplit(' ').next().unwrap_or_default();
         assert!(value.parse::<f64>().is_ok(), "not a sample: {line}");
-        assert!(!line.contains(&job.to_string()) && !line.contains(&account.id.to_string()), "a label per thing: {line}");
+        assert!(
+            !line.contains(&job.to_string()) && !line.contains(&account.id.to_string()),
+            "a label per thing: {line}"
+        );
     }
     assert_eq!(text.lines().filter(|line| line.starts_with("# TYPE entropy_attempts_total ")).count(), 1);
 }
@@ -133,7 +142,9 @@ async fn the_audit_log_holds_who_changed_what() {
         let job = agent.text(&account, "wxid_customer", "机密内容", "interactive").await;
         here.ended(&agent, job).await;
         match mode {
-            "not_json" => agent.post(&format!("/jobs/{job}/resolve"), json!({"as": "failed"})).await.expect(200),
+            "not_json" => {
+                agent.post(&format!("/jobs/{job}/resolve"), json!({"as": "failed"})).await.expect(200)
+            }
             _ => admin.post(&format!("/jobs/{job}/revive"), Value::Null).await.expect(200),
         };
         if mode == "unknown_error" {
@@ -143,7 +154,13 @@ async fn the_audit_log_holds_who_changed_what() {
     admin.post("/jobs/bulk/revive", json!({"filter": {}})).await.expect(200);
     for action in ["pause", "resume"] {
         admin.post(&format!("/queues/cost/{action}"), Value::Null).await.expect(200);
-        admin.post(&format!("/lanes/{}/{action}", account.id), if action == "pause" { json!({}) } else { Value::Null }).await.expect(200);
+        admin
+            .post(
+                &format!("/lanes/{}/{action}", account.id),
+                if action == "pause" { json!({}) } else { Value::Null },
+            )
+            .await
+            .expect(200);
     }
     let price = json!({"model": "m", "input_price_per_1k": "1", "output_price_per_1k": "1", "valid_from": "2026-01-01T00:00:00Z"});
     admin.post("/model-prices", price).await.expect(201);
@@ -172,12 +189,22 @@ async fn the_audit_log_holds_who_changed_what() {
         ("user.update", admin.user),
         ("account.delete", admin.user),
     ];
-    let found: Vec<_> = lines.iter().rev().map(|line| (line["action"].as_str().unwrap_or_default(), id(&line["user_id"]))).collect();
+    let found: Vec<_> = lines
+        .iter()
+        .rev()
+        .map(|line| (line["action"].as_str().unwrap_or_default(), id(&line["user_id"])))
+        .collect();
     assert_eq!(found, expected);
     let update = lines.iter().find(|line| line["action"] == "account.update").expect("it is there");
-    assert_eq!((&update["before"]["nickname"], &update["after"]["nickname"]), (&json!("小李"), &json!("小王")));
+    assert_eq!(
+        (&update["before"]["nickname"], &update["after"]["nickname"]),
+        (&json!("小李"), &json!("小王"))
+    );
     assert_eq!(update["target_id"], json!(account.id));
-    assert!(update["address"].is_string() && update["trace_id"].is_string() && update["created_at"].is_string(), "{update}");
+    assert!(
+        update["address"].is_string() && update["trace_id"].is_string() && update["created_at"].is_string(),
+        "{update}"
+    );
     let all = serde_json::to_string(&lines).expect("text");
     assert!(!all.contains("机密内容") && !all.contains("pass phrase"), "no message and no password: {all}");
 }

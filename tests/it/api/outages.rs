@@ -24,26 +24,47 @@ async fn without_postgres_nothing_is_accepted_and_work_goes_on_by_itself_afterwa
         let reply = client.post_once(path, "during", body.clone()).await;
         let wait_s: u64 = reply.header("retry-after").and_then(|s| s.parse().ok()).expect("Retry-After");
         assert!((1..=60).contains(&wait_s));
-        assert!(!reply.text.contains("127.0.0.1") && !reply.text.contains("connection"), "nothing of the inside: {}", reply.text);
+        assert!(
+            !reply.text.contains("127.0.0.1") && !reply.text.contains("connection"),
+            "nothing of the inside: {}",
+            reply.text
+        );
         assert_problem(reply, 503, "database_unavailable", "");
     }
     let read = client.get("/jobs").await;
     assert!(read.header("retry-after").is_some());
     assert_problem(read, 503, "database_unavailable", "");
     let ready = client.send(client.bare(Method::GET, "/readyz")).await;
-    assert_eq!((ready.status, &ready.body["postgres"], &ready.body["redis"]), (503, &json!("away"), &json!("ok")));
-    assert_eq!(client.send(client.bare(Method::GET, "/healthz")).await.status, 200, "the process is not restarted for it");
+    assert_eq!(
+        (ready.status, &ready.body["postgres"], &ready.body["redis"]),
+        (503, &json!("away"), &json!("ok"))
+    );
+    assert_eq!(
+        client.send(client.bare(Method::GET, "/healthz")).await.status,
+        200,
+        "the process is not restarted for it"
+    );
     let metrics = client.send(client.bare(Method::GET, "/metrics")).await;
     assert_eq!(metrics.status, 200);
 
-    tokio::task::spawn_blocking(move || postgres.restart()).await.expect("no panic").expect("Postgres is back");
+    tokio::task::spawn_blocking(move || postgres.restart())
+        .await
+        .expect("no panic")
+        .expect("Postgres is back");
     let accepted = eventually("the API takes work again", secs(20), async || {
-        let reply = client.post_once("/jobs/send-message", "after", send(account.id, "wxid_customer", "之后", "interactive")).await;
+        let reply = client
+            .post_once(
+                "/jobs/send-message",
+                "after",
+                send(account.id, "wxid_customer", "之后", "interactive"),
+            )
+            .await;
         if matches!(reply.status, 200 | 202) { Ok(id(&reply.body["id"])) } else { Err(reply.text) }
     })
     .await;
     assert_eq!(platform.ended(&client, accepted, secs(30)).await["state"], "completed");
-    let texts: Vec<String> = platform.ledger().await.into_iter().map(|arrival| arrival.message.text).collect();
+    let texts: Vec<String> =
+        platform.ledger().await.into_iter().map(|arrival| arrival.message.text).collect();
     assert_eq!(texts, ["之前", "之后"]);
     platform.assert_sound().await;
 }

@@ -31,21 +31,36 @@ async fn an_unknown_outcome_is_held_shown_first_and_not_repeated() {
     let here = Here::open().await;
     let admin = here.register().await;
     let account = admin.account(600, 0).await;
-    for (n, mode) in ["reset_after_accept", "not_json", "truncated_body", "bad_gateway_html_after_accept"].iter().enumerate() {
+    for (n, mode) in ["reset_after_accept", "not_json", "truncated_body", "bad_gateway_html_after_accept"]
+        .iter()
+        .enumerate()
+    {
         let job = lose_answer(&here, &admin, &account, mode, "hold").await;
         let job = here.ended(&admin, job).await;
-        assert_eq!((&job["state"], &job["error"]["code"]), (&json!("dead"), &json!("outcome_unknown")), "{mode}: {job}");
-        assert_eq!((&job["result"]["send_status"], &job["attempt"]), (&json!("unknown"), &json!(1)), "{mode}: {job}");
+        assert_eq!(
+            (&job["state"], &job["error"]["code"]),
+            (&json!("dead"), &json!("outcome_unknown")),
+            "{mode}: {job}"
+        );
+        assert_eq!(
+            (&job["result"]["send_status"], &job["attempt"]),
+            (&json!("unknown"), &json!(1)),
+            "{mode}: {job}"
+        );
         let ok = admin.text(&account, "wxid_other", "你好", "interactive").await;
         here.ended(&admin, ok).await;
         let sends = admin.get("/sends").await.expect(200);
         let first = &items(&sends)[0];
         assert_eq!((id(&first["job_id"]), &first["state"]), (id(&job["id"]), &json!("unknown")), "{mode}");
-        assert_eq!((&first["needs_decision"], &items(&sends)[n + 1]["needs_decision"]), (&json!(true), &json!(false)));
+        assert_eq!(
+            (&first["needs_decision"], &items(&sends)[n + 1]["needs_decision"]),
+            (&json!(true), &json!(false))
+        );
         // Neither one by one nor in bulk.
         let revived = admin.post(&format!("/jobs/{}/revive", id(&job["id"])), Value::Null).await;
         assert_problem(revived, 409, "outcome_unknown", "");
-        let bulk = admin.post("/jobs/bulk/revive", json!({"filter": {"account_id": account.id}})).await.expect(200);
+        let bulk =
+            admin.post("/jobs/bulk/revive", json!({"filter": {"account_id": account.id}})).await.expect(200);
         assert_eq!(bulk["changed"], 0, "{bulk}");
     }
     assert_eq!(here.received_from(&account).await.len(), 8, "each went once");
@@ -59,7 +74,10 @@ async fn a_person_decides_once_that_a_message_was_sent() {
     let job = unknown(&here, &admin, &account).await;
     let decided = resolve(&admin, job, "sent").await.expect(200);
     assert_eq!((&decided["state"], &decided["error"]), (&json!("completed"), &Value::Null), "{decided}");
-    assert_eq!((&decided["result"]["send_status"], &decided["result"]["resolved_as"]), (&json!("sent"), &json!("sent")));
+    assert_eq!(
+        (&decided["result"]["send_status"], &decided["result"]["resolved_as"]),
+        (&json!("sent"), &json!("sent"))
+    );
     for verdict in ["sent", "failed", "resend"] {
         assert_problem(resolve(&admin, job, verdict).await, 409, "nothing_to_resolve", "");
     }
@@ -67,7 +85,10 @@ async fn a_person_decides_once_that_a_message_was_sent() {
     let decision = &items(&sends)[0];
     assert_eq!((&decision["needs_decision"], &decision["resolved_by"]), (&json!(false), &json!(admin.user)));
     assert_eq!(admin.get("/jobs?state=dead").await.expect(200)["items"], json!([]));
-    assert_eq!(admin.get("/jobs?state=completed").await.expect(200)["items"].as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        admin.get("/jobs?state=completed").await.expect(200)["items"].as_array().map(Vec::len),
+        Some(1)
+    );
     assert_eq!(here.received_from(&account).await.len(), 1);
 }
 
@@ -78,12 +99,24 @@ async fn a_person_decides_once_that_a_message_was_not_sent_and_may_then_revive_i
     let account = admin.account(600, 0).await;
     let job = unknown(&here, &admin, &account).await;
     let decided = resolve(&admin, job, "failed").await.expect(200);
-    assert_eq!((&decided["state"], &decided["result"]["send_status"]), (&json!("dead"), &json!("failed")), "{decided}");
+    assert_eq!(
+        (&decided["state"], &decided["result"]["send_status"]),
+        (&json!("dead"), &json!("failed")),
+        "{decided}"
+    );
     assert_problem(resolve(&admin, job, "failed").await, 409, "nothing_to_resolve", "");
     admin.post(&format!("/jobs/{job}/revive"), Value::Null).await.expect(200);
     let job = here.ended(&admin, job).await;
-    assert_eq!((&job["state"], &job["result"]["send_status"]), (&json!("completed"), &json!("sent")), "{job}");
-    assert_eq!(here.received_from(&account).await.len(), 2, "the person was wrong, but it was their decision");
+    assert_eq!(
+        (&job["state"], &job["result"]["send_status"]),
+        (&json!("completed"), &json!("sent")),
+        "{job}"
+    );
+    assert_eq!(
+        here.received_from(&account).await.len(),
+        2,
+        "the person was wrong, but it was their decision"
+    );
 }
 
 #[tokio::test]
@@ -97,10 +130,15 @@ async fn of_many_decisions_at_once_one_counts() {
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
     assert!(replies.iter().all(|reply| matches!(reply.status, 200 | 409)), "{statuses:?}");
     let job = here.ended(&admin, job).await;
-    assert_eq!((&job["state"], &job["result"]["send_status"]), (&json!("completed"), &json!("sent")), "{job}");
+    assert_eq!(
+        (&job["state"], &job["result"]["send_status"]),
+        (&json!("completed"), &json!("sent")),
+        "{job}"
+    );
     assert_eq!(job["attempts"].as_array().map(Vec::len), Some(2), "both attempts are on record: {job}");
     let sends = admin.get(&format!("/sends?job_id={}", id(&job["id"]))).await.expect(200);
-    let states: Vec<_> = items(&sends).iter().map(|send| (send["state"].clone(), send["resolved_as"].clone())).collect();
+    let states: Vec<_> =
+        items(&sends).iter().map(|send| (send["state"].clone(), send["resolved_as"].clone())).collect();
     assert_eq!(states, [(json!("sent"), Value::Null), (json!("unknown"), json!("resend"))]);
     assert_eq!(here.received_from(&account).await.len(), 2);
 }
@@ -112,10 +150,18 @@ async fn the_caller_may_choose_to_resend_or_to_drop_what_is_unknown() {
     let account = admin.account(600, 0).await;
     let dropped = lose_answer(&here, &admin, &account, "not_json", "drop").await;
     let dropped = here.ended(&admin, dropped).await;
-    assert_eq!((&dropped["state"], &dropped["result"]["send_status"]), (&json!("completed"), &json!("unknown")), "{dropped}");
+    assert_eq!(
+        (&dropped["state"], &dropped["result"]["send_status"]),
+        (&json!("completed"), &json!("unknown")),
+        "{dropped}"
+    );
     let resent = lose_answer(&here, &admin, &account, "not_json", "resend").await;
     let waiting = here.waits(&admin, resent, "retry").await;
-    assert_eq!((&waiting["state"], &waiting["attempts"][0]["outcome"]), (&json!("retryable"), &json!("retry")), "{waiting}");
+    assert_eq!(
+        (&waiting["state"], &waiting["attempts"][0]["outcome"]),
+        (&json!("retryable"), &json!("retry")),
+        "{waiting}"
+    );
     let resent = here.ended(&admin, resent).await;
     assert_eq!((&resent["state"], &resent["attempt"]), (&json!("completed"), &json!(2)), "{resent}");
     assert_eq!(resent["result"]["send_status"], "sent");
@@ -135,7 +181,8 @@ async fn a_message_to_an_offline_account_waits_until_it_is_back() {
     let job = admin.text(&account, "wxid_customer", "你好", "interactive").await;
     let waiting = here.waits(&admin, job, "account_offline").await;
     assert_eq!(waiting["attempt"], 0, "waiting spends no attempt: {waiting}");
-    let next: chrono::DateTime<chrono::Utc> = waiting["why"]["next_try_at"].as_str().and_then(|at| at.parse().ok()).expect("a time");
+    let next: chrono::DateTime<chrono::Utc> =
+        waiting["why"]["next_try_at"].as_str().and_then(|at| at.parse().ok()).expect("a time");
     let in_s = (next - chrono::Utc::now()).num_seconds();
     assert!((30..=60).contains(&in_s), "it is asked again in {in_s} s");
     let path = format!("/wechat-accounts/{}", account.id);
@@ -166,10 +213,18 @@ async fn risk_control_stops_the_account_until_a_manager_resumes_it() {
     for job in [first, second] {
         let job = eventually("the job waits for a person", secs(10), async || {
             let job = agent.job(job).await;
-            if job["why"]["next_try_at"].is_null() && job["state"] != "running" { Ok(job) } else { Err(job.to_string()) }
+            if job["why"]["next_try_at"].is_null() && job["state"] != "running" {
+                Ok(job)
+            } else {
+                Err(job.to_string())
+            }
         })
         .await;
-        assert_eq!((&job["state"], &job["why"]["code"]), (&json!("available"), &json!("lane_paused")), "{job}");
+        assert_eq!(
+            (&job["state"], &job["why"]["code"]),
+            (&json!("available"), &json!("lane_paused")),
+            "{job}"
+        );
     }
     let calls = async || {
         let mut calls = here.sandbox.calls().await;
@@ -226,7 +281,8 @@ async fn a_refused_message_is_dead_until_it_is_revived() {
     assert_problem(again, 409, "not_dead", "");
     let done = here.ended(&admin, job).await;
     assert_eq!((&done["state"], &done["attempt"]), (&json!("completed"), &json!(2)));
-    let outcomes: Vec<_> = done["attempts"].as_array().expect("attempts").iter().map(|one| one["outcome"].clone()).collect();
+    let outcomes: Vec<_> =
+        done["attempts"].as_array().expect("attempts").iter().map(|one| one["outcome"].clone()).collect();
     assert_eq!(outcomes, ["dead", "completed"]);
 }
 
@@ -254,7 +310,11 @@ async fn a_waiting_job_is_cancelled_once_and_never_sent() {
     pause(&admin, &account).await;
     let job = admin.text(&account, "wxid_customer", "别发", "interactive").await;
     let cancelled = admin.post(&format!("/jobs/{job}/cancel"), Value::Null).await.expect(200);
-    assert_eq!((&cancelled["state"], &cancelled["error"]["code"]), (&json!("cancelled"), &json!("cancelled")), "{cancelled}");
+    assert_eq!(
+        (&cancelled["state"], &cancelled["error"]["code"]),
+        (&json!("cancelled"), &json!("cancelled")),
+        "{cancelled}"
+    );
     assert!(cancelled["finalized_at"].is_string() && cancelled["why"].is_null());
     let again = admin.post(&format!("/jobs/{job}/cancel"), Value::Null).await;
     assert_problem(again, 409, "already_ended", "");
@@ -263,7 +323,8 @@ async fn a_waiting_job_is_cancelled_once_and_never_sent() {
     super::resume(&admin, &account).await;
     let next = admin.text(&account, "wxid_customer", "发", "interactive").await;
     here.ended(&admin, next).await;
-    let texts: Vec<Value> = here.received_from(&account).await.iter().map(|one| one["body"]["content"].clone()).collect();
+    let texts: Vec<Value> =
+        here.received_from(&account).await.iter().map(|one| one["body"]["content"].clone()).collect();
     assert_eq!(texts, ["发"]);
 }
 
@@ -272,14 +333,24 @@ async fn a_message_on_its_way_is_not_called_back() {
     let here = Here::open().await;
     let admin = here.register().await;
     let account = admin.account(600, 0).await;
-    here.sandbox.fail(json!({"mode": "delay_after_accept", "delay_ms": 3000, "app_id": account.app_id})).await;
+    here.sandbox
+        .fail(json!({"mode": "delay_after_accept", "delay_ms": 3000, "app_id": account.app_id}))
+        .await;
     let job = admin.text(&account, "wxid_customer", "已经在路上", "interactive").await;
     let behind = admin.text(&account, "wxid_customer", "下一条", "interactive").await;
     eventually("it is on its way", secs(10), async || here.received_from(&account).await.len() == 1).await;
     let running = admin.job(job).await;
-    assert_eq!((&running["state"], &running["why"]["code"]), (&json!("running"), &json!("running")), "{running}");
+    assert_eq!(
+        (&running["state"], &running["why"]["code"]),
+        (&json!("running"), &json!("running")),
+        "{running}"
+    );
     let waits = admin.job(behind).await;
-    assert_eq!((&waits["why"]["code"], &waits["why"]["jobs_ahead"]), (&json!("lane_busy"), &json!(1)), "{waits}");
+    assert_eq!(
+        (&waits["why"]["code"], &waits["why"]["jobs_ahead"]),
+        (&json!("lane_busy"), &json!(1)),
+        "{waits}"
+    );
     let late = admin.post(&format!("/jobs/{job}/cancel"), Value::Null).await;
     assert_problem(late, 409, "too_late", "");
     assert_problem(resolve(&admin, job, "sent").await, 409, "nothing_to_resolve", "");

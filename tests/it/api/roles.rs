@@ -77,7 +77,12 @@ async fn each_role_may_do_what_the_table_says_and_no_more() {
                 assert_problem(reply, 403, "forbidden", "");
             } else {
                 let expected = [200, 404, 422];
-                assert!(expected.contains(&reply.status), "{method} {path} as {role}: {} {}", reply.status, reply.text);
+                assert!(
+                    expected.contains(&reply.status),
+                    "{method} {path} as {role}: {} {}",
+                    reply.status,
+                    reply.text
+                );
             }
         }
     }

@@ -15,7 +15,11 @@ const THUMB: &str = "https://cdn.example.com/thumb.jpg";
 fn kinds() -> Vec<(Value, &'static str, Value)> {
     let xml = "<appmsg appid=\"\" sdkver=\"0\"><title>报价</title></appmsg>";
     vec![
-        (json!({"kind": "text", "text": "您好，😀\n第二行"}), "postText", json!({"content": "您好，😀\n第二行"})),
+        (
+            json!({"kind": "text", "text": "您好，😀\n第二行"}),
+            "postText",
+            json!({"content": "您好，😀\n第二行"}),
+        ),
         (
             json!({"kind": "text", "text": "@小李 @小王 你们好", "ats": ["wxid_li", "wxid_wang"]}),
             "postText",
@@ -76,16 +80,26 @@ async fn every_kind_arrives_with_its_fields_and_the_job_holds_its_id() {
         let job = reply.expect(202);
         assert_eq!(location, Some(format!("/api/v1/jobs/{}", id(&job["id"]))));
         assert_eq!((&job["kind"], &job["state"]), (&json!("send_message"), &json!("available")));
-        assert_eq!((&job["priority"], &job["lane"]), (&json!("interactive"), &json!(format!("account:{}", account.id))));
+        assert_eq!(
+            (&job["priority"], &job["lane"]),
+            (&json!("interactive"), &json!(format!("account:{}", account.id)))
+        );
         assert_eq!(job["args"]["message"], message, "it is kept as it was given");
         jobs.push(id(&job["id"]));
     }
     let mut results = Vec::new();
     for job in jobs {
         let job = here.ended(&admin, job).await;
-        assert_eq!((&job["state"], &job["error"], &job["attempt"]), (&json!("completed"), &Value::Null, &json!(1)), "{job}");
+        assert_eq!(
+            (&job["state"], &job["error"], &job["attempt"]),
+            (&json!("completed"), &Value::Null, &json!(1)),
+            "{job}"
+        );
         for time in ["created_at", "started_at", "finalized_at"] {
-            assert!(job[time].as_str().is_some_and(|at| at.parse::<DateTime<Utc>>().is_ok()), "{time} of {job}");
+            assert!(
+                job[time].as_str().is_some_and(|at| at.parse::<DateTime<Utc>>().is_ok()),
+                "{time} of {job}"
+            );
         }
         results.push(job["result"].clone());
     }
@@ -123,7 +137,8 @@ async fn a_message_of_the_future_waits_for_its_time_and_one_of_the_past_goes_now
 
     let waiting = admin.job(id(&far["id"])).await;
     assert_eq!((&waiting["state"], &waiting["why"]["code"]), (&json!("scheduled"), &json!("scheduled")));
-    let told: DateTime<Utc> = waiting["why"]["next_try_at"].as_str().and_then(|at| at.parse().ok()).expect("a time");
+    let told: DateTime<Utc> =
+        waiting["why"]["next_try_at"].as_str().and_then(|at| at.parse().ok()).expect("a time");
     assert_eq!(told, now + TimeDelta::days(30));
     assert_eq!(here.ended(&admin, id(&past["id"])).await["state"], "completed");
     assert_eq!(here.ended(&admin, id(&near["id"])).await["state"], "completed");
@@ -141,7 +156,9 @@ async fn a_person_goes_before_replies_and_replies_before_campaigns() {
     let account = admin.account(600, 0).await;
     pause(&admin, &account).await;
     let mut jobs = Vec::new();
-    for (n, priority) in ["campaign", "reply", "interactive", "campaign", "reply", "interactive"].iter().enumerate() {
+    for (n, priority) in
+        ["campaign", "reply", "interactive", "campaign", "reply", "interactive"].iter().enumerate()
+    {
         jobs.push(admin.text(&account, &format!("wxid_{n}"), &format!("{priority}-{n}"), priority).await);
     }
     let last = admin.job(jobs[3]).await;
@@ -150,7 +167,8 @@ async fn a_person_goes_before_replies_and_replies_before_campaigns() {
     for job in jobs {
         here.ended(&admin, job).await;
     }
-    let texts: Vec<Value> = here.received_from(&account).await.iter().map(|one| one["body"]["content"].clone()).collect();
+    let texts: Vec<Value> =
+        here.received_from(&account).await.iter().map(|one| one["body"]["content"].clone()).collect();
     assert_eq!(texts, ["interactive-2", "interactive-5", "reply-1", "reply-4", "campaign-0", "campaign-3"]);
 }
 
@@ -176,19 +194,23 @@ async fn the_same_request_twice_is_one_job() {
     let here = Here::open().await;
     let admin = here.register().await;
     let account = admin.account(600, 0).await;
-    let key = unique("订单-");
+    let key = unique("order-");
     let body = send(account.id, "wxid_customer", "您的订单已发货", "interactive");
     let first = admin.post_once("/jobs/send-message", &key, body.clone()).await.expect(202);
     let ended = here.ended(&admin, id(&first["id"])).await;
     let again = admin.post_once("/jobs/send-message", &key, body.clone()).await.expect(200);
-    assert_eq!((&again["id"], &again["state"], &again["result"]), (&first["id"], &json!("completed"), &ended["result"]));
+    assert_eq!(
+        (&again["id"], &again["state"], &again["result"]),
+        (&first["id"], &json!("completed"), &ended["result"])
+    );
     // The order of fields means nothing.
     let turned = format!(
         r#"{{"priority":"interactive","message":{{"text":"您的订单已发货","kind":"text"}},"to_wxid":"wxid_customer","account_id":"{}"}}"#,
         account.id
     );
     let request = admin.request(reqwest::Method::POST, "/jobs/send-message").header("Idempotency-Key", &key);
-    let turned = admin.send(request.header("content-type", "application/json").body(turned)).await.expect(200);
+    let turned =
+        admin.send(request.header("content-type", "application/json").body(turned)).await.expect(200);
     assert_eq!(turned["id"], first["id"]);
 
     let other = send(account.id, "wxid_customer", "您的订单已取消", "interactive");

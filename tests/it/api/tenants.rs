@@ -27,7 +27,12 @@ async fn what_belongs_to_another_organisation_is_not_there() {
         (Method::DELETE, of_account(""), Value::Null, "account_not_found"),
         (post.clone(), of_account("/pause"), json!({}), "account_not_found"),
         (post.clone(), of_account("/resume"), Value::Null, "account_not_found"),
-        (post.clone(), "/jobs/send-message".into(), send(account_id, "wxid_a", "a", "reply"), "account_not_found"),
+        (
+            post.clone(),
+            "/jobs/send-message".into(),
+            send(account_id, "wxid_a", "a", "reply"),
+            "account_not_found",
+        ),
         (
             post.clone(),
             "/jobs/cost-tally".into(),
@@ -58,7 +63,11 @@ async fn what_belongs_to_another_organisation_is_not_there() {
     }
     for path in ["/wechat-accounts", "/jobs", "/sends", "/lanes", "/cost-ledgers", "/model-prices"] {
         assert_eq!(stranger.get(path).await.expect(200)["items"], json!([]), "{path}");
-        for query in [format!("/jobs?account_id={account_id}"), format!("/jobs?lane={account_id}"), format!("/sends?job_id={unknown}")] {
+        for query in [
+            format!("/jobs?account_id={account_id}"),
+            format!("/jobs?lane={account_id}"),
+            format!("/sends?job_id={unknown}"),
+        ] {
             assert_eq!(stranger.get(&query).await.expect(200)["items"], json!([]), "{query}");
         }
     }

@@ -50,7 +50,7 @@ async fn unknown_send(book: &Book, job: Uuid, lane: Uuid) -> Uuid {
         error_class: Some("ambiguous"),
         error_code: Some("timeout"),
         error_message: None,
-        dropped: false,
+        settled_as: None,
     };
     assert!(sends::end(&mut conn, id, &end).await.unwrap());
     id

@@ -93,7 +93,7 @@ impl Scene {
             error_class: None,
             error_code: None,
             error_message: None,
-            dropped: false,
+            settled_as: None,
         };
         assert!(sends::end(&mut *self.book.conn().await, id, &end).await.unwrap());
     }
