@@ -259,15 +259,34 @@ pub struct SendEnd {
     pub settled_as: Option<&'static str>,
 }
 
-/// Records how a send ended. Returns false if a person has resolved it in the meantime.
+/// What [`end`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The send was under way, and its end is recorded.
+    InTime,
+    /// The rescuer had called it unknown; its end is recorded all the same. See [`settle_late`].
+    Late,
+    /// It had been settled otherwise, by a person or by an earlier call. Nothing was changed.
+    Settled,
+}
+
+#[derive(QueryableByName)]
+struct Before {
+    #[diesel(sql_type = Text)]
+    before: String,
+}
+
+/// Records how a send ended.
 ///
 /// The rescuer may have called it unknown while its process was frozen: proof that comes late is still proof.
-pub async fn end(conn: &mut Conn, id: Uuid, end: &SendEnd) -> Result<bool> {
+pub async fn end(conn: &mut Conn, id: Uuid, end: &SendEnd) -> Result<Ended> {
     let changed = sql_query(
         "UPDATE sends SET state = $2, counts = $3, msg_id = $4, new_msg_id = $5, create_time = $6, error_class = $7, \
          error_code = $8, error_message = $9, finished_at = clock_timestamp(), window_at = clock_timestamp(), \
          resolved_as = $10, resolved_at = CASE WHEN $10 IS NOT NULL THEN clock_timestamp() END \
-         WHERE id = $1 AND state IN ('sending', 'unknown') AND resolved_at IS NULL",
+         FROM (SELECT id, state AS before FROM sends WHERE id = $1 FOR UPDATE) AS was \
+         WHERE sends.id = was.id AND sends.state IN ('sending', 'unknown') AND sends.resolved_at IS NULL \
+         RETURNING was.before",
     )
     .bind::<SqlUuid, _>(id)
     .bind::<Text, _>(end.state)
@@ -279,9 +298,14 @@ pub async fn end(conn: &mut Conn, id: Uuid, end: &SendEnd) -> Result<bool> {
     .bind::<Nullable<Text>, _>(end.error_code)
     .bind::<Nullable<Text>, _>(end.error_message.as_deref())
     .bind::<Nullable<Text>, _>(end.settled_as)
-    .execute(conn)
-    .await?;
-    Ok(changed == 1)
+    .get_result::<Before>(conn)
+    .await
+    .optional()?;
+    Ok(match changed {
+        Some(was) if was.before == "sending" => Ended::InTime,
+        Some(_) => Ended::Late,
+        None => Ended::Settled,
+    })
 }
 
 /// Gives jobs their result when proof came after the rescuer had ended them as unknown.

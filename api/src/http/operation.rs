@@ -41,7 +41,7 @@ impl<T: OpenApi> OpenApi for Operations<T> {
     fn add_routes(self, table: &mut HashMap<String, HashMap<Method, BoxEndpoint<'static>>>) {
         let mut inner = HashMap::new();
         self.0.add_routes(&mut inner);
-        let mut known: HashMap<(String, Method), (Arc<str>, BTreeSet<String>, Vec<String>)> = HashMap::new();
+        let mut known: HashMap<(String, Method), Known> = HashMap::new();
         for path in T::meta().into_iter().flat_map(|api| api.paths) {
             let route: Arc<str> = format!("/api/v1{}", path.path).into();
             for operation in path.operations {
@@ -54,15 +54,20 @@ impl<T: OpenApi> OpenApi for Operations<T> {
                 };
                 let (queries, headers) =
                     (names(MetaParamIn::Query).collect(), names(MetaParamIn::Header).collect());
-                known.insert((as_poem_path(&path.path), operation.method), (route.clone(), queries, headers));
+                known.insert(
+                    (as_poem_path(&path.path), operation.method),
+                    Known { route: route.clone(), queries, headers },
+                );
             }
         }
         for (path, methods) in inner {
             for (method, endpoint) in methods {
-                let (route, queries, headers) = known
-                    .remove(&(path.clone(), method.clone()))
-                    .unwrap_or_else(|| (path.as_str().into(), BTreeSet::new(), Vec::new()));
-                let wrapped = Operation { endpoint, route, queries, headers };
+                let known = known.remove(&(path.clone(), method.clone())).unwrap_or_else(|| Known {
+                    route: path.as_str().into(),
+                    queries: BTreeSet::new(),
+                    headers: Vec::new(),
+                });
+                let wrapped = Operation { endpoint, known };
                 table.entry(path.clone()).or_default().insert(method, wrapped.boxed());
             }
         }
@@ -87,8 +92,15 @@ fn as_poem_path(path: &str) -> String {
 
 struct Operation {
     endpoint: BoxEndpoint<'static>,
+    known: Known,
+}
+
+/// What the document says of an operation.
+struct Known {
     route: Arc<str>,
+    /// Names of its query parameters.
     queries: BTreeSet<String>,
+    /// Names of the headers that it reads.
     headers: Vec<String>,
 }
 
@@ -98,7 +110,7 @@ impl Endpoint for Operation {
     async fn call(&self, request: Request) -> Result<Response> {
         if let Some(Route(cell)) = request.data::<Route>() {
             // The cell belongs to this request and is filled once.
-            let _ = cell.set(self.route.clone());
+            let _ = cell.set(self.known.route.clone());
         }
         self.check_queries(&request)?;
         self.check_headers(&request)?;
@@ -113,8 +125,8 @@ impl Operation {
         let mut seen = BTreeSet::new();
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             let shown: String = name.chars().take(64).collect();
-            if !self.queries.contains(name.as_ref()) {
-                let known = self.queries.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            if !self.known.queries.contains(name.as_ref()) {
+                let known = self.known.queries.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
                 let message = if known.is_empty() {
                     "is not a parameter; this operation has none".to_owned()
                 } else {
@@ -137,7 +149,7 @@ impl Operation {
     /// idempotency key ignored, a request that is repeated would be carried out twice.
     fn check_headers(&self, request: &Request) -> Result<(), ApiError> {
         let mut problems = Vec::new();
-        for name in &self.headers {
+        for name in &self.known.headers {
             let values: Vec<_> = request.headers().get_all(name.as_str()).iter().collect();
             if values.len() > 1 {
                 problems.push(FieldProblem::new(name, "repeated_parameter", "may stand there only once"));

@@ -95,7 +95,18 @@ pub(super) struct JobView {
 }
 
 /// Shows one job with its attempts and what it waits for. 404 if the caller's organisation has no such job.
+///
+/// All of it is read as of one moment: a job that moves on meanwhile must not be shown as running and waiting.
+/// Must not be called inside a transaction.
 pub(super) async fn read(conn: &mut Conn, caller: &Caller, id: Uuid) -> Result<JobView, ApiError> {
+    conn.build_transaction()
+        .repeatable_read()
+        .read_only()
+        .run(async |conn| read_parts(conn, caller, id).await)
+        .await
+}
+
+async fn read_parts(conn: &mut Conn, caller: &Caller, id: Uuid) -> Result<JobView, ApiError> {
     let organization = caller.organization_id;
     let job = views::jobs::get(conn, organization, id).await?.ok_or_else(job_not_found)?;
     let ended = job.finalized_at.is_some();

@@ -224,9 +224,9 @@ impl SendMessage {
         result: &Value,
     ) -> Result<Option<LaneWait>, entropy_schema::Error> {
         let mut conn = ctx.conn().await?;
-        sends::end(&mut conn, permit.send_id, end).await?;
-        if ctx.stop.is_cancelled() && end.state != "unknown" {
-            // The lease is gone, and the rescuer may have called the outcome unknown. It is known.
+        let ended = sends::end(&mut conn, permit.send_id, end).await?;
+        if ended != sends::Ended::InTime && end.state != "unknown" {
+            // The rescuer has called the outcome unknown while this process was frozen. It is known.
             sends::settle_late(&mut conn, ctx.job_id, late_state, result).await?;
         }
         let limits = permit.limits.windows();

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 
@@ -167,7 +168,12 @@ impl RedisServer {
     /// Sends one command.
     pub(crate) async fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let client = redis::Client::open(self.url()).expect("an address");
-        let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
+        // A paused Redis answers late, and that is no failure.
+        let patient = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(Duration::from_secs(5)))
+            .set_response_timeout(Some(Duration::from_secs(30)));
+        let connection = client.get_multiplexed_async_connection_with_config(&patient);
+        let mut connection = connection.await.expect("Redis answers");
         let (name, arguments) = words.split_first().expect("a command");
         redis::cmd(name).arg(arguments).query_async(&mut connection).await.expect("Redis obeys")
     }

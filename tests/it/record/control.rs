@@ -5,7 +5,7 @@ use diesel_async::AsyncConnection;
 use entropy_schema::record::control::{self, Cancelled};
 use entropy_schema::record::enqueue::NewJob;
 use entropy_schema::record::finish::{Becomes, Finish};
-use entropy_schema::sends::{self, NewSend, SendEnd};
+use entropy_schema::sends::{self, Ended, NewSend, SendEnd};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -52,7 +52,7 @@ async fn unknown_send(book: &Book, job: Uuid, lane: Uuid) -> Uuid {
         error_message: None,
         settled_as: None,
     };
-    assert!(sends::end(&mut conn, id, &end).await.unwrap());
+    assert_eq!(sends::end(&mut conn, id, &end).await.unwrap(), Ended::InTime);
     id
 }
 

@@ -8,7 +8,7 @@ use entropy_jobs::secret::Secret;
 use entropy_jobs::services::Services;
 use entropy_schema::record::claim::Claimed;
 use entropy_schema::record::enqueue::NewJob;
-use entropy_schema::sends::{self, NewSend, SendEnd};
+use entropy_schema::sends::{self, Ended, NewSend, SendEnd};
 use entropy_workers::adapters::gewe::{GeweClient, Timeouts};
 use entropy_workers::broker::Broker;
 use entropy_workers::guard::Guard;
@@ -83,7 +83,7 @@ impl Scene {
         send.id
     }
 
-    async fn end_send(&self, id: Uuid, state: &'static str) {
+    async fn end_send(&self, id: Uuid, state: &'static str) -> Ended {
         let end = SendEnd {
             state,
             counts: true,
@@ -95,7 +95,7 @@ impl Scene {
             error_message: None,
             settled_as: None,
         };
-        assert!(sends::end(&mut *self.book.conn().await, id, &end).await.unwrap());
+        sends::end(&mut *self.book.conn().await, id, &end).await.unwrap()
     }
 
     /// Lets every lease run out and the rescuer look.
@@ -187,7 +187,7 @@ async fn a_message_that_was_sent_is_completed_with_its_proof() {
     let scene = Scene::set().await;
     let claimed = scene.claimed_message(json!({})).await;
     let send = scene.begin_send(&claimed).await;
-    scene.end_send(send, "sent").await;
+    assert_eq!(scene.end_send(send, "sent").await, Ended::InTime);
     scene.rescue().await;
     assert_eq!(scene.book.state(claimed.job_id).await, "completed");
     let proven = "SELECT count(*) AS n FROM jobs WHERE result ->> 'new_msg_id' = '7300000000000000001'";
@@ -202,6 +202,22 @@ async fn a_message_that_surely_failed_is_tried_again() {
     scene.end_send(send, "failed").await;
     scene.rescue().await;
     assert_eq!(scene.book.state(claimed.job_id).await, "available");
+}
+
+#[tokio::test]
+async fn proof_that_comes_late_is_still_proof() {
+    let scene = Scene::set().await;
+    let claimed = scene.claimed_message(json!({})).await;
+    let send = scene.begin_send(&claimed).await;
+    scene.rescue().await;
+    assert_eq!(scene.book.state(claimed.job_id).await, "dead");
+    assert_eq!(scene.end_send(send, "sent").await, Ended::Late);
+    assert_eq!(scene.end_send(send, "sent").await, Ended::Settled);
+    let (mut conn, result) = (scene.book.conn().await, json!({ "send_status": "sent" }));
+    assert!(sends::settle_late(&mut conn, claimed.job_id, "completed", &result).await.unwrap());
+    assert!(!sends::settle_late(&mut conn, claimed.job_id, "dead", &result).await.unwrap());
+    assert_eq!(scene.book.state(claimed.job_id).await, "completed");
+    scene.book.assert_sound().await;
 }
 
 #[tokio::test]
