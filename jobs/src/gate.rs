@@ -78,7 +78,7 @@ pub async fn pass(
         let limits = Limits::of(&facts, &ctx.services.ceilings);
         let wxid = facts.wxid.clone().unwrap_or_else(|| device.app_id.clone());
         if facts.status == "OFFLINE" {
-            let free = flood_guard(ctx, &wxid, &limits);
+            let free = flood_guard(ctx, &wxid);
             return Ok(Err(free.map_or_else(Refusal::No, |()| Refusal::Offline(device))));
         }
         sends::lock_token(conn, &token_key).await?;
@@ -87,7 +87,7 @@ pub async fn pass(
         if let Some(wait) = limits.wait(&windows) {
             return Ok(Err(Refusal::No(limited(ctx, wait))));
         }
-        if let Err(refusal) = flood_guard(ctx, &wxid, &limits) {
+        if let Err(refusal) = flood_guard(ctx, &wxid) {
             return Ok(Err(Refusal::No(refusal)));
         }
         if facts.left_over {
@@ -111,8 +111,8 @@ pub async fn pass(
 }
 
 /// Asks the limiter inside the process, which stands in front of every call to the provider.
-fn flood_guard(ctx: &Context, wxid: &str, limits: &Limits) -> Result<(), JobError> {
-    ctx.services.guard.check(wxid, limits.messages_per_minute.unsigned_abs()).map_err(|delay| {
+fn flood_guard(ctx: &Context, wxid: &str) -> Result<(), JobError> {
+    ctx.services.guard.check(wxid).map_err(|delay| {
         ctx.services.metrics.limiter_waits.with_label_values(&["flood_guard"]).inc();
         let note = "this worker has made as many calls for the account as it may";
         snooze_lane(delay, "flood_guard", note.into())

@@ -37,8 +37,8 @@ pub struct Services {
 ///
 /// It is a second fence: the limits that count are in the send records.
 pub trait FloodGuard: Send + Sync {
-    /// Asks for one call of `wxid`, whose own limit is `per_minute`. Err: how long to wait.
-    fn check(&self, wxid: &str, per_minute: u32) -> Result<(), Duration>;
+    /// Asks for one call of `wxid`. Err: how long to wait.
+    fn check(&self, wxid: &str) -> Result<(), Duration>;
 }
 
 /// One attempt's identity and tools.

@@ -55,6 +55,25 @@ pub async fn add_price(conn: &mut Conn, price: &Price) -> Result<()> {
     Ok(())
 }
 
+/// Lets a price end at `at`. None: the organisation has no such price, or it begins later or has ended before.
+pub async fn end_price(
+    conn: &mut Conn,
+    organization: Uuid,
+    id: Uuid,
+    at: DateTime<Utc>,
+) -> Result<Option<Price>> {
+    let price = model_prices::table
+        .find(id)
+        .filter(model_prices::organization_id.eq(organization).and(model_prices::valid_from.lt(at)))
+        .filter(model_prices::valid_to.is_null().or(model_prices::valid_to.gt(at)));
+    Ok(diesel::update(price)
+        .set(model_prices::valid_to.eq(at))
+        .returning(Price::as_returning())
+        .get_result(conn)
+        .await
+        .optional()?)
+}
+
 /// Returns the organisation's prices, by model and newest first.
 pub async fn prices(conn: &mut Conn, organization: Uuid) -> Result<Vec<Price>> {
     Ok(model_prices::table

@@ -161,7 +161,7 @@ async fn a_persons_message_goes_to_the_front_of_the_queue() {
     let broker = Broker::new(&Secret::new(redis.url()), &namespace).expect("a broker");
     broker.push(&[delivery(2), delivery(2)]).await.expect("pushed");
     let person = delivery(0);
-    broker.push(&[person.clone()]).await.expect("pushed");
+    broker.push(std::slice::from_ref(&person)).await.expect("pushed");
     assert_eq!(broker.lengths(&[QUEUE]).await.expect("a length"), [3]);
     let first: String = redis.command(&["LINDEX", &format!("{namespace}-{QUEUE}:active"), "0"]).await;
     let body: String = redis.command(&["HGET", &format!("{namespace}-{QUEUE}:data"), &first]).await;

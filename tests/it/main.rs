@@ -11,6 +11,7 @@ mod crash;
 mod envelope;
 mod logs;
 mod pickup;
+mod plans;
 mod record;
 mod schema;
 mod shutdown;

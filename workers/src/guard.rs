@@ -10,24 +10,19 @@ use entropy_jobs::services::FloodGuard;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
-/// Calls per minute of each wxid, at most.
+/// Calls per minute of each wxid: the install's ceiling. An account's own, lower limit is the record's to keep.
 pub struct Guard {
-    ceiling: u32,
     limiter: DefaultKeyedRateLimiter<String>,
     clock: DefaultClock,
 }
 
 impl Guard {
-    /// Makes a guard whose cells hold at most `ceiling` calls a minute.
+    /// Makes a guard that lets through `ceiling` calls a minute of each wxid.
     ///
     /// A burst of a whole minute's calls is let through: the send records admit it too, and they decide.
     pub fn new(ceiling: u32) -> Guard {
         let per_minute = NonZeroU32::new(ceiling).unwrap_or(NonZeroU32::MIN);
-        Guard {
-            ceiling,
-            limiter: RateLimiter::keyed(Quota::per_minute(per_minute)),
-            clock: DefaultClock::default(),
-        }
+        Guard { limiter: RateLimiter::keyed(Quota::per_minute(per_minute)), clock: DefaultClock::default() }
     }
 
     /// Forgets cells that are full again: an account that has been quiet costs nothing.
@@ -38,15 +33,10 @@ impl Guard {
 }
 
 impl FloodGuard for Guard {
-    fn check(&self, wxid: &str, per_minute: u32) -> Result<(), Duration> {
-        // All cells have the ceiling's quota; an account with a lower limit takes more of its cell per call.
-        let weight = NonZeroU32::new((self.ceiling / per_minute.max(1)).max(1)).unwrap_or(NonZeroU32::MIN);
-        match self.limiter.check_key_n(&wxid.to_owned(), weight) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(not_until)) => Err(not_until.wait_time_from(self.clock.now())),
-            // One call weighs more than the cell holds: impossible while the weight is at most the ceiling.
-            Err(_) => Err(Duration::from_secs(60)),
-        }
+    fn check(&self, wxid: &str) -> Result<(), Duration> {
+        self.limiter
+            .check_key(&wxid.to_owned())
+            .map_err(|not_until| not_until.wait_time_from(self.clock.now()))
     }
 }
 
@@ -55,20 +45,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_account_gets_its_minute_at_once_and_then_waits() {
+    fn a_wxid_gets_a_minutes_calls_at_once_and_then_waits() {
         let guard = Guard::new(40);
-        for _ in 0..10 {
-            assert_eq!(guard.check("wxid_小李", 10), Ok(()));
+        for call in 0..40 {
+            assert_eq!(guard.check("wxid_小李"), Ok(()), "call {call}");
         }
-        assert!(guard.check("wxid_小李", 10).is_err());
-        assert_eq!(guard.check("wxid_other", 10), Ok(()));
-    }
-
-    #[test]
-    fn a_limit_that_does_not_divide_the_ceiling_is_never_undercut() {
-        let guard = Guard::new(40);
-        for n in 0..23 {
-            assert_eq!(guard.check("wxid_a", 23), Ok(()), "call {n}");
-        }
+        let wait = guard.check("wxid_小李").expect_err("the minute is used up");
+        assert!(wait > Duration::ZERO && wait <= Duration::from_millis(1500), "{wait:?}");
+        assert_eq!(guard.check("wxid_other"), Ok(()));
     }
 }

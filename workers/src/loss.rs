@@ -61,15 +61,15 @@ pub(crate) async fn settle(
         Some("failed") => LostSend::Failed,
         Some(_) => LostSend::Unknown,
     };
-    if let (LostSend::Sending, Some(id)) = (send, lost.send_id) {
-        if !sends::lose(conn, id, on_unknown.settles_as()).await? {
-            // Its outcome was written at this very moment.
-            send = match sends::recorded(conn, id).await?.map(|recorded| recorded.state) {
-                Some(state) if state == "sent" => LostSend::Sent,
-                Some(state) if state == "failed" => LostSend::Failed,
-                _ => LostSend::Unknown,
-            };
-        }
+    if let (LostSend::Sending, Some(id)) = (send, lost.send_id)
+        && !sends::lose(conn, id, on_unknown.settles_as()).await?
+    {
+        // Its outcome was written at this very moment.
+        send = match sends::recorded(conn, id).await?.map(|recorded| recorded.state) {
+            Some(state) if state == "sent" => LostSend::Sent,
+            Some(state) if state == "failed" => LostSend::Failed,
+            _ => LostSend::Unknown,
+        };
     }
     let decision = after_loss(delivery, send, on_unknown, crashes, lost.attempt < lost.max_attempts);
     let failure = cause.failure();

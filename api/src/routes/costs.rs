@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
 use entropy_schema::costs::{self, Entry, Price};
 use poem::web::Data;
-use poem_openapi::param::Query;
+use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde_json::json;
@@ -39,6 +39,14 @@ struct CreatePrice {
     valid_from: DateTime<Utc>,
     /// Up to this moment, exclusive; without it, until further notice.
     valid_to: Option<DateTime<Utc>>,
+}
+
+/// When a price ends.
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+struct EndPrice {
+    /// Up to this moment, exclusive.
+    valid_to: DateTime<Utc>,
 }
 
 /// What a model costs, or has cost, in yuan per 1000 tokens.
@@ -139,6 +147,35 @@ impl Costs {
         Ok(Created::Created(Json(price_view(price))))
     }
 
+    /// Ends a price
+    ///
+    /// Needs the role admin. The next price of the model can begin at that moment. 404 if there is no such price, or if it
+    /// begins later or has ended before.
+    #[oai(path = "/model-prices/:id/end", method = "post", operation_id = "end_model_price")]
+    async fn end_price(
+        &self,
+        state: Data<&AppState>,
+        caller: Caller,
+        origin: Origin,
+        id: Path<Uuid>,
+        body: Body<EndPrice>,
+    ) -> Result<Json<PriceView>, ApiError> {
+        caller.require(Role::Admin)?;
+        let mut conn = state.db.conn().await?;
+        let price = conn
+            .transaction(async |conn| {
+                let ended = costs::end_price(conn, caller.organization_id, id.0, body.0.valid_to).await?;
+                let price = ended.ok_or_else(price_not_found)?;
+                Note::new("model_price.end", "model_price", price.id)
+                    .after(json!({"valid_to": price.valid_to}))
+                    .write(conn, &caller, &origin)
+                    .await?;
+                Ok::<_, ApiError>(price)
+            })
+            .await?;
+        Ok(Json(price_view(price)))
+    }
+
     /// Lists the ledger
     ///
     /// Newest first. One line per run.
@@ -214,6 +251,11 @@ fn overlaps(error: entropy_schema::Error) -> ApiError {
         return ApiError::conflict("price_overlaps", detail);
     }
     error.into()
+}
+
+fn price_not_found() -> ApiError {
+    let detail = "Your organisation has no such price, or it is not valid at that moment.";
+    ApiError::not_found("price_not_found", detail)
 }
 
 fn price_view(price: Price) -> PriceView {

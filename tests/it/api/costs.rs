@@ -132,3 +132,21 @@ async fn a_model_has_one_price_at_a_time() {
     assert_problem(admin.post("/model-prices", number).await, 400, "invalid_request", "input_price_per_1k");
     assert_eq!(items(&admin.get("/model-prices").await.expect(200)).len(), 3);
 }
+
+#[tokio::test]
+async fn an_open_price_is_ended_where_the_next_begins() {
+    let here = Here::open().await;
+    let admin = here.register().await;
+    let (a, b) = ("2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z");
+    let open = admin.post("/model-prices", price("m", "1", "1", a, None)).await.expect(201);
+    let next = price("m", "2", "2", b, None);
+    assert_problem(admin.post("/model-prices", next.clone()).await, 409, "price_overlaps", "");
+    let end = format!("/model-prices/{}/end", open["id"].as_str().expect("an id"));
+    let stranger = here.register().await;
+    assert_problem(stranger.post(&end, json!({ "valid_to": b })).await, 404, "price_not_found", "");
+    let too_early = json!({ "valid_to": "2025-01-01T00:00:00Z" });
+    assert_problem(admin.post(&end, too_early).await, 404, "price_not_found", "");
+    let ended = admin.post(&end, json!({ "valid_to": b })).await.expect(200);
+    assert_eq!(ended["valid_to"], json!(b));
+    admin.post("/model-prices", next).await.expect(201);
+}

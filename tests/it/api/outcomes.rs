@@ -287,7 +287,7 @@ async fn a_refused_message_is_dead_until_it_is_revived() {
 }
 
 #[tokio::test]
-async fn a_message_that_surely_did_not_leave_is_tried_again() {
+async fn a_call_that_was_cut_off_is_unknown_and_sent_again_when_a_person_says_so() {
     let here = Here::open().await;
     let admin = here.register().await;
     let account = admin.account(600, 0).await;

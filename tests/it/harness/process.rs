@@ -37,7 +37,9 @@ for p in $list; do kill -s KILL "$p"; done
 for d in $dirs; do rm -rf "$d"; done
 "#;
 
-static LIST: LazyLock<Mutex<ChildStdin>> = LazyLock::new(|| {
+#[expect(clippy::zombie_processes, reason = "the watchdog outlives this process, which is what it is for")]
+#[expect(clippy::zombie_processes, reason = "it ends after us, so that we cannot wait for it")]
+fn start_watchdog() -> ChildStdin {
     let mut watchdog = Command::new("/bin/sh")
         .args(["-c", WATCHDOG, "entropy-it-watchdog"])
         .process_group(0)
@@ -47,8 +49,10 @@ static LIST: LazyLock<Mutex<ChildStdin>> = LazyLock::new(|| {
         .stderr(Stdio::null())
         .spawn()
         .expect("a watchdog");
-    Mutex::new(watchdog.stdin.take().expect("the watchdog's input"))
-});
+    watchdog.stdin.take().expect("the watchdog's input")
+}
+
+static LIST: LazyLock<Mutex<ChildStdin>> = LazyLock::new(|| Mutex::new(start_watchdog()));
 
 fn tell_watchdog(op: &str, what: impl Display) {
     let mut list = LIST.lock().unwrap_or_else(PoisonError::into_inner);

@@ -170,7 +170,7 @@ impl RedisServer {
         let client = redis::Client::open(self.url()).expect("an address");
         // A paused Redis answers late, and that is no failure.
         let patient = redis::AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(Duration::from_secs(5)))
+            .set_connection_timeout(Some(Duration::from_secs(30)))
             .set_response_timeout(Some(Duration::from_secs(30)));
         let connection = client.get_multiplexed_async_connection_with_config(&patient);
         let mut connection = connection.await.expect("Redis answers");

@@ -125,7 +125,7 @@ async fn a_message_that_is_under_way_cannot_be_called_back() {
 async fn nobody_cancels_or_revives_a_job_of_another_organisation() {
     let book = Book::open().await;
     let theirs = NewJob { organization_id: Uuid::now_v7(), ..book.job() };
-    book.enqueue(&[theirs.clone()]).await;
+    book.enqueue(std::slice::from_ref(&theirs)).await;
     assert_eq!(cancel(&book, theirs.id).await, None);
     let mut conn = book.conn().await;
     let why = json!({});
@@ -160,7 +160,7 @@ async fn a_dead_job_is_revived_with_its_history_and_one_more_attempt() {
     let book = Book::open().await;
     let (lane, worker) = (book.lane().await, Uuid::now_v7());
     let job = NewJob { max_attempts: 1, unique_key: Some("u".into()), ..book.job_in(lane, "a", 2) };
-    book.enqueue(&[job.clone()]).await;
+    book.enqueue(std::slice::from_ref(&job)).await;
     let claimed = book.take(worker).await;
     book.finish(dead_of(&claimed, worker)).await;
     let mut conn = book.conn().await;

@@ -74,7 +74,7 @@ async fn a_person_is_not_held_back_by_the_retry_of_a_campaign() {
     let claimed = book.take(worker).await;
     book.finish(retry_of(&claimed, worker, 60_000)).await;
     let person = book.job_in(lane, "a", 0);
-    book.enqueue(&[person.clone()]).await;
+    book.enqueue(std::slice::from_ref(&person)).await;
     assert_eq!(book.take(worker).await.job_id, person.id);
 }
 
@@ -122,7 +122,7 @@ async fn a_tenant_with_a_large_backlog_does_not_hold_up_a_small_one() {
     let many: Vec<NewJob> = (0..600).map(|_| book.job()).collect();
     book.enqueue(&many).await;
     let other = NewJob { organization_id: Uuid::now_v7(), ..book.job() };
-    book.enqueue(&[other.clone()]).await;
+    book.enqueue(std::slice::from_ref(&other)).await;
     let dispatched = book.dispatch().await;
     assert!(dispatched.iter().any(|one| one.job_id == other.id), "one of {}", dispatched.len());
 }

@@ -20,7 +20,7 @@ async fn the_same_key_and_request_is_the_same_job() {
     let book = Book::open().await;
     let first = keyed(book.job(), "k", b"a");
     let second = keyed(book.job(), "k", b"a");
-    assert_eq!(book.enqueue(&[first.clone()]).await, [Enqueued::Created(first.id)]);
+    assert_eq!(book.enqueue(std::slice::from_ref(&first)).await, [Enqueued::Created(first.id)]);
     assert_eq!(book.enqueue(&[second]).await, [Enqueued::Existing(first.id)]);
     assert_eq!(book.number("SELECT count(*) AS n FROM jobs").await, 1);
     book.assert_sound().await;
@@ -56,13 +56,13 @@ async fn keys_of_two_organisations_do_not_meet() {
 async fn a_unique_key_allows_one_live_job_at_a_time() {
     let book = Book::open().await;
     let (worker, first) = (Uuid::now_v7(), unique(book.job(), "u"));
-    book.enqueue(&[first.clone()]).await;
+    book.enqueue(std::slice::from_ref(&first)).await;
     assert_eq!(book.enqueue(&[unique(book.job(), "u")]).await, [Enqueued::Existing(first.id)]);
     let claimed = book.take(worker).await;
     assert_eq!(book.enqueue(&[unique(book.job(), "u")]).await, [Enqueued::Existing(first.id)]);
     assert!(book.finish(end_of(&claimed, worker)).await);
     let next = unique(book.job(), "u");
-    assert_eq!(book.enqueue(&[next.clone()]).await, [Enqueued::Created(next.id)]);
+    assert_eq!(book.enqueue(std::slice::from_ref(&next)).await, [Enqueued::Created(next.id)]);
     book.assert_sound().await;
 }
 
@@ -70,7 +70,7 @@ async fn a_unique_key_allows_one_live_job_at_a_time() {
 async fn an_idempotency_key_remembers_the_job_that_held_the_unique_key() {
     let book = Book::open().await;
     let holder = unique(book.job(), "u");
-    book.enqueue(&[holder.clone()]).await;
+    book.enqueue(std::slice::from_ref(&holder)).await;
     let both = || keyed(unique(book.job(), "u"), "k", b"a");
     assert_eq!(book.enqueue(&[both()]).await, [Enqueued::Existing(holder.id)]);
     book.run("DELETE FROM unique_keys").await;

@@ -17,8 +17,8 @@ async fn a_second_delivery_of_an_attempt_is_refused() {
     let delivery = book.dispatch_one().await;
     let twice = [delivery.clone(), delivery.clone()];
     assert_eq!(book.claim(&twice, one).await.len(), 1, "twice in one statement");
-    assert_eq!(book.claim(&[delivery.clone()], two).await.len(), 0);
-    assert_eq!(book.claim(&[delivery.clone()], one).await.len(), 0, "even by the same worker");
+    assert_eq!(book.claim(std::slice::from_ref(&delivery), two).await.len(), 0);
+    assert_eq!(book.claim(std::slice::from_ref(&delivery), one).await.len(), 0, "even by the same worker");
 }
 
 #[tokio::test]
@@ -27,7 +27,7 @@ async fn a_late_delivery_of_an_earlier_attempt_is_refused() {
     let worker = Uuid::now_v7();
     book.enqueue(&[book.job()]).await;
     let first = book.dispatch_one().await;
-    let claimed = book.claim(&[first.clone()], worker).await;
+    let claimed = book.claim(std::slice::from_ref(&first), worker).await;
     book.finish(retry_of(&claimed[0], worker, 0)).await;
     let second = book.dispatch_one().await;
     assert_eq!((first.attempt, second.attempt), (1, 2));
