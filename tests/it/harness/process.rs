@@ -37,7 +37,6 @@ for p in $list; do kill -s KILL "$p"; done
 for d in $dirs; do rm -rf "$d"; done
 "#;
 
-#[expect(clippy::zombie_processes, reason = "the watchdog outlives this process, which is what it is for")]
 #[expect(clippy::zombie_processes, reason = "it ends after us, so that we cannot wait for it")]
 fn start_watchdog() -> ChildStdin {
     let mut watchdog = Command::new("/bin/sh")
