@@ -8,6 +8,7 @@
 
 pub mod accounts;
 pub mod audit;
+mod cached;
 pub mod costs;
 mod error;
 pub mod jobs;

@@ -7,6 +7,7 @@ use diesel::sql_types::{BigInt, Bool, Integer, Nullable, SmallInt, Text, Timesta
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
+use crate::cached::Cache;
 use crate::{Conn, Result};
 
 /// What the gate must know before a send, read under the locks of the lease and the lane.
@@ -89,6 +90,7 @@ pub async fn lock_gate(conn: &mut Conn, job: Uuid, attempt: i16, worker: Uuid) -
         .bind::<SqlUuid, _>(job)
         .bind::<SmallInt, _>(attempt)
         .bind::<SqlUuid, _>(worker)
+        .cached()
         .get_result(conn)
         .await
         .optional()?)
@@ -98,6 +100,7 @@ pub async fn lock_gate(conn: &mut Conn, job: Uuid, attempt: i16, worker: Uuid) -
 pub async fn lock_token(conn: &mut Conn, token_key: &str) -> Result<()> {
     sql_query("SELECT pg_advisory_xact_lock(hashtextextended('token:' || $1, 0))")
         .bind::<Text, _>(token_key)
+        .cached()
         .execute(conn)
         .await?;
     Ok(())
@@ -174,6 +177,7 @@ pub async fn windows(
         .bind::<Integer, _>(limits.per_day)
         .bind::<Integer, _>(limits.recipients_per_minute)
         .bind::<Integer, _>(limits.token_per_hour)
+        .cached()
         .get_result(conn)
         .await?)
 }
@@ -214,7 +218,8 @@ pub async fn begin(conn: &mut Conn, send: &NewSend<'_>) -> Result<()> {
     .bind::<SmallInt, _>(send.attempt)
     .bind::<Text, _>(send.to_wxid)
     .bind::<Text, _>(send.message_kind)
-    .execute(conn)
+    .cached()
+        .execute(conn)
     .await?;
     Ok(())
 }
@@ -298,7 +303,8 @@ pub async fn end(conn: &mut Conn, id: Uuid, end: &SendEnd) -> Result<Ended> {
     .bind::<Nullable<Text>, _>(end.error_code)
     .bind::<Nullable<Text>, _>(end.error_message.as_deref())
     .bind::<Nullable<Text>, _>(end.settled_as)
-    .get_result::<Before>(conn)
+    .cached()
+        .get_result::<Before>(conn)
     .await
     .optional()?;
     Ok(match changed {

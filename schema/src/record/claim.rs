@@ -8,6 +8,7 @@ use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::cached::Cache;
 use crate::{Conn, Result};
 
 /// A job in a worker's hands, with all that an attempt needs.
@@ -86,6 +87,7 @@ pub async fn claim(
         .bind::<Array<SmallInt>, _>(deliveries.iter().map(|d| d.1).collect::<Vec<_>>())
         .bind::<SqlUuid, _>(worker)
         .bind::<BigInt, _>(lease_ms)
+        .cached()
         .load(conn)
         .await?)
 }
@@ -119,6 +121,7 @@ pub async fn keep(conn: &mut Conn, jobs: &[Uuid], worker: Uuid, lease_ms: i64) -
         .bind::<Array<SqlUuid>, _>(jobs)
         .bind::<SqlUuid, _>(worker)
         .bind::<BigInt, _>(lease_ms)
+        .cached()
         .load(conn)
         .await?)
 }

@@ -10,6 +10,7 @@ use diesel::sql_types::{Array, BigInt, Bool, Nullable, SmallInt, Text, Uuid as S
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
+use crate::cached::Cache;
 use crate::{Conn, Result};
 
 /// A job that was handed out and is to be delivered.
@@ -65,7 +66,7 @@ SELECT
 
 /// Looks once, cheaply, whether there is anything to do and when there will be.
 pub async fn outlook(conn: &mut Conn, queues: &[&str]) -> Result<Outlook> {
-    Ok(sql_query(OUTLOOK).bind::<Array<Text>, _>(queues).get_result(conn).await?)
+    Ok(sql_query(OUTLOOK).bind::<Array<Text>, _>(queues).cached().get_result(conn).await?)
 }
 
 /// Retries keep their place; a job that was scheduled takes its place when it becomes available.
@@ -93,7 +94,7 @@ struct Count {
 
 /// Makes jobs available whose time has come. Returns how many.
 pub async fn promote(conn: &mut Conn, limit: i64) -> Result<i64> {
-    Ok(sql_query(PROMOTE).bind::<BigInt, _>(limit).get_result::<Count>(conn).await?.n)
+    Ok(sql_query(PROMOTE).bind::<BigInt, _>(limit).cached().get_result::<Count>(conn).await?.n)
 }
 
 /// What makes a waiting job of a lane eligible, `p` being the job.
@@ -166,6 +167,7 @@ pub async fn pick_lanes(conn: &mut Conn, limit: i64, redeliver_after_ms: i64) ->
     let rows = sql_query(&*PICK_LANES)
         .bind::<BigInt, _>(limit)
         .bind::<BigInt, _>(redeliver_after_ms)
+        .cached()
         .load::<Picked>(conn)
         .await?;
     let mut picks = LanePicks::default();
@@ -210,13 +212,14 @@ pub async fn settle_idle_lanes(conn: &mut Conn, lanes: &[Uuid]) -> Result<()> {
          ORDER BY id FOR UPDATE SKIP LOCKED",
     )
     .bind::<Array<SqlUuid>, _>(lanes)
-    .load::<Locked>(conn)
+    .cached()
+        .load::<Locked>(conn)
     .await?
     .into_iter()
     .map(|row| row.id)
     .collect();
     if !locked.is_empty() {
-        sql_query(&*SETTLE).bind::<Array<SqlUuid>, _>(locked).execute(conn).await?;
+        sql_query(&*SETTLE).bind::<Array<SqlUuid>, _>(locked).cached().execute(conn).await?;
     }
     Ok(())
 }
@@ -263,6 +266,7 @@ pub async fn pick_plain(
         .bind::<BigInt, _>(limit)
         .bind::<BigInt, _>(redeliver_after_ms)
         .bind::<Text, _>(queue)
+        .cached()
         .load(conn)
         .await?)
 }

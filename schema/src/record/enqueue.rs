@@ -10,6 +10,7 @@ use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::cached::Cache;
 use crate::{Conn, Result};
 
 /// The class of jobs that nobody waits for.
@@ -202,6 +203,7 @@ async fn insert(conn: &mut Conn, jobs: &[NewJob]) -> Result<HashSet<Uuid>> {
         .bind::<Array<Nullable<SqlUuid>>, _>(jobs.iter().map(|job| job.created_by).collect::<Vec<_>>())
         .bind::<Array<SqlUuid>, _>(lanes)
         .bind::<Array<SqlUuid>, _>(urgent_lanes)
+        .cached()
         .load::<Created>(conn)
         .await?;
     Ok(rows.into_iter().map(|row| row.id).collect())

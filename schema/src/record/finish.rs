@@ -7,6 +7,7 @@ use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::cached::Cache;
 use crate::{Conn, Result};
 
 /// The end of one attempt.
@@ -153,6 +154,7 @@ pub async fn finish(conn: &mut Conn, ends: &[Finish]) -> Result<Vec<Uuid>> {
         .bind::<Array<Nullable<Text>>, _>(
             ends.iter().map(|end| end.lane_wait.as_ref().map(|wait| wait.code)).collect::<Vec<_>>(),
         )
+        .cached()
         .load::<Gone>(conn)
         .await?;
     Ok(rows.into_iter().map(|row| row.job_id).collect())

@@ -7,6 +7,7 @@ use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
 use super::dispatch::Dispatched;
+use crate::cached::Cache;
 use crate::{Conn, Result};
 
 /// A lease whose worker stopped keeping it.
@@ -86,6 +87,7 @@ struct Any {
 pub async fn any(conn: &mut Conn) -> Result<bool> {
     let any =
         sql_query("SELECT EXISTS (SELECT FROM leases WHERE lease_until < (SELECT clock_timestamp())) AS any")
+            .cached()
             .get_result::<Any>(conn)
             .await?;
     Ok(any.any)
