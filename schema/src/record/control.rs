@@ -36,6 +36,22 @@ ended AS (
       AND unique_keys.job_id = ended.id
 )";
 
+/// Marks the lanes of jobs in `gone` that have held back their conversation (`held`): what stood behind them may run.
+///
+/// A lane that somebody else is busy with is skipped: its holder may wait for a row of `pending` that is ours. The sweep
+/// of lanes finds it later.
+const MARK: &str = "\
+locked AS (
+    SELECT id FROM lanes WHERE id IN (SELECT lane_id FROM gone WHERE held)
+      AND busy_job_id IS NULL AND runnable_at IS NULL ORDER BY id FOR UPDATE SKIP LOCKED
+), marked AS (
+    UPDATE lanes SET runnable_at = now(), wait_code = NULL, busy_job_id = NULL FROM locked WHERE lanes.id = locked.id
+)";
+
+/// What `gone` tells of a row of `pending`.
+const GONE: &str = "pending.job_id, pending.attempt, pending.lane_id, \
+    pending.due_at IS NOT NULL AND pending.wait_code <> 'scheduled' AS held";
+
 #[derive(QueryableByName)]
 struct Ended {
     #[diesel(sql_type = SqlUuid)]
@@ -62,8 +78,8 @@ pub async fn cancel_waiting(
             SELECT job_id FROM pending WHERE job_id = ANY($1) AND organization_id = $3 ORDER BY job_id FOR UPDATE
         ), gone AS (
             DELETE FROM pending USING target WHERE pending.job_id = target.job_id
-            RETURNING pending.job_id, pending.attempt
-        ), {END}
+            RETURNING {GONE}
+        ), {END}, {MARK}
         SELECT id FROM ended"
     );
     let rows = sql_query(statement)
@@ -152,8 +168,8 @@ pub async fn expire(conn: &mut Conn, limit: i64, error: &Value) -> Result<usize>
             ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
         ), gone AS (
             DELETE FROM pending USING target WHERE pending.job_id = target.job_id
-            RETURNING pending.job_id, pending.attempt
-        ), {END}
+            RETURNING {GONE}
+        ), {END}, {MARK}
         SELECT id FROM ended"
     );
     let rows =

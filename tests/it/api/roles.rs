@@ -50,6 +50,7 @@ fn operations() -> Vec<(Method, &'static str, Value, &'static str)> {
         post("/queues/nothing/pause", &nothing, "manager"),
         post("/queues/nothing/resume", &nothing, "manager"),
         post("/model-prices", &price, "admin"),
+        post("/model-prices/{id}/end", &json!({"valid_to": "2026-01-01T00:00:00Z"}), "admin"),
         post("/users", &json!({"username": "a", "password": "a", "role": "admin"}), "admin"),
         (Method::PUT, "/users/{id}", json!({}), "admin"),
     ]

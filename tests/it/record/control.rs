@@ -156,6 +156,31 @@ async fn waiting_jobs_expire_and_others_do_not() {
 }
 
 #[tokio::test]
+async fn what_stood_behind_a_retry_goes_on_when_the_retry_is_cancelled_or_expires() {
+    for expires in [false, true] {
+        let book = Book::open().await;
+        let (lane, worker) = (book.lane().await, Uuid::now_v7());
+        let jobs = [book.job_in(lane, "a", 2), book.job_in(lane, "a", 2)];
+        book.enqueue(&jobs).await;
+        let claimed = book.take(worker).await;
+        book.finish(retry_of(&claimed, worker, 60_000)).await;
+        assert_eq!(
+            book.dispatch().await,
+            [],
+            "the retry holds back its conversation, and the lane is settled"
+        );
+        if expires {
+            book.run("UPDATE pending SET expires_at = now() WHERE due_at IS NOT NULL").await;
+            assert_eq!(control::expire(&mut *book.conn().await, 100, &json!({})).await.unwrap(), 1);
+        } else {
+            assert_eq!(cancel(&book, jobs[0].id).await, Some(Cancelled::Now));
+        }
+        book.assert_sound().await;
+        assert_eq!(book.dispatch_one().await.job_id, jobs[1].id);
+    }
+}
+
+#[tokio::test]
 async fn a_dead_job_is_revived_with_its_history_and_one_more_attempt() {
     let book = Book::open().await;
     let (lane, worker) = (book.lane().await, Uuid::now_v7());
