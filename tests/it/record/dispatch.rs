@@ -198,9 +198,10 @@ async fn concurrent_relays_hand_out_every_attempt_once() {
     let all = async {
         futures::join!(caller, futures::future::join_all(relays), futures::future::join_all(workers));
     };
-    tokio::time::timeout(std::time::Duration::from_secs(60), all)
-        .await
-        .expect("all jobs end within a minute");
+    let in_time = tokio::time::timeout(std::time::Duration::from_secs(60), all).await.is_ok();
+    // First what contradicts itself: a lane that lost its mark explains why its jobs do not end.
+    book.assert_sound().await;
+    assert!(in_time, "all jobs end within a minute");
 
     let log = log.into_inner().unwrap();
     let distinct: HashSet<_> = log.iter().map(|(job, attempt, _)| (job, attempt)).collect();
