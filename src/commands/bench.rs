@@ -71,14 +71,15 @@ fn started() -> usize {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     LazyLock::force(&ZERO);
     let folder = std::env::temp_dir().join(format!("entropy-bench-{}", std::process::id()));
+    let servers_folder = folder.clone();
     let (postgres, redis) = tokio::task::spawn_blocking(move || {
         let options = servers::Options {
             durability: servers::Durability::Full,
             afterwards: servers::Afterwards::Remove,
         };
         anyhow::Ok((
-            servers::Postgres::start(&folder.join("postgres"), options)?,
-            servers::Redis::start(&folder.join("redis"), options)?,
+            servers::Postgres::start(&servers_folder.join("postgres"), options)?,
+            servers::Redis::start(&servers_folder.join("redis"), options)?,
         ))
     })
     .await??;
@@ -90,7 +91,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     };
     entropy_schema::migrations::run_pending(stores.database_url.expose()).await?;
     let measured = measure(&args, &stores).await;
-    tokio::task::spawn_blocking(move || (postgres.stop(), redis.stop())).await?.0?;
+    tokio::task::spawn_blocking(move || {
+        postgres.stop()?;
+        redis.stop()?;
+        // The servers remove what is theirs when they are dropped.
+        drop((postgres, redis));
+        std::fs::remove_dir(&folder).context("removing the bench's folder")
+    })
+    .await??;
     measured
 }
 
