@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use entropy_schema::Db;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -56,8 +55,6 @@ pub struct Context {
     pub organization_id: Uuid,
     /// The person who asked for the job.
     pub created_by: Option<Uuid>,
-    /// Not after.
-    pub expires_at: Option<DateTime<Utc>>,
     /// Ties the attempt to the request that caused it.
     pub trace_id: String,
     /// Cancelled when a person called the job off, the lease was lost, or the process must stop now.

@@ -178,7 +178,6 @@ impl Runner {
             worker_id: self.inner.worker_id,
             organization_id: claimed.organization_id,
             created_by: claimed.created_by,
-            expires_at: claimed.expires_at,
             trace_id: claimed.trace_id.clone(),
             stop: stop.clone(),
         };

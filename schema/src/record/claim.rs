@@ -1,9 +1,8 @@
 //! Gives a delivery to one worker, and keeps the lease while the worker lives.
 
-use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{Array, BigInt, Bool, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Bool, Jsonb, Nullable, SmallInt, Text, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use uuid::Uuid;
@@ -44,9 +43,6 @@ pub struct Claimed {
     /// Attempts before the job is dead.
     #[diesel(sql_type = SmallInt)]
     pub max_attempts: i16,
-    /// Not after.
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    pub expires_at: Option<DateTime<Utc>>,
     /// Ties the job to the request that made it.
     #[diesel(sql_type = Text)]
     pub trace_id: String,
@@ -70,7 +66,7 @@ WITH wanted AS (
     RETURNING leases.job_id, leases.attempt, leases.claimed_at, leases.dispatched_at
 )
 SELECT c.job_id, c.attempt, j.organization_id, j.kind, j.lane_id, j.account_id, j.class, j.args, j.args_version,
-    j.max_attempts, j.expires_at, j.trace_id, j.created_by,
+    j.max_attempts, j.trace_id, j.created_by,
     EXTRACT(EPOCH FROM c.claimed_at - c.dispatched_at)::float8 AS pickup_s
 FROM claimed c JOIN jobs j ON j.id = c.job_id";
 
