@@ -45,6 +45,7 @@ fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     let started = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = started.map_err(anyhow::Error::from).and_then(|runtime| {
+        entropy_jobs::step::arm()?;
         commands::prepare()?;
         runtime.block_on(async {
             match cli.command {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::problem::{ApiError, FieldProblem};
 
 /// More mistakes than anybody reads.
-const MAX_PROBLEMS: usize = 50;
+pub(crate) const MAX_PROBLEMS: usize = 50;
 
 /// Explains why `body` is not a `T`.
 pub(crate) fn explain<T: Type>(body: &Value, at: &str) -> ApiError {
@@ -178,9 +178,9 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-/// A field's name comes from the caller and may be as long as the body.
-fn shown(name: &str) -> String {
-    name.chars().take(64).collect()
+/// A name comes from the caller: it may be as long as the body, and hold what a terminal obeys.
+pub(crate) fn shown(name: &str) -> String {
+    name.chars().take(64).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -241,5 +241,11 @@ mod tests {
             json!({"name": ["hunter2"], "inner": "hunter2", "at": "hunter2", "list": {"a": "hunter2"}});
         let told = format!("{:?}", problems::<Outer>(&body, ""));
         assert!(!told.contains("hunter2"), "{told}");
+    }
+
+    #[test]
+    fn a_name_is_shown_cut_and_without_what_a_terminal_obeys() {
+        assert_eq!(shown("字段\u{1b}[31m\n"), "字段\u{fffd}[31m\u{fffd}");
+        assert_eq!(shown(&"字".repeat(1000)).chars().count(), 64);
     }
 }

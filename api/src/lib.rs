@@ -9,6 +9,8 @@ mod auth;
 mod backlog;
 mod explain;
 mod fresh;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod metrics;
 mod ops;

@@ -129,7 +129,8 @@ impl ApiError {
         }
     }
 
-    /// 503: the database cannot be reached.
+    /// 503: the database cannot be reached, or did not get round to it in time. Whether it was done may be open: an answer
+    /// to a commit can be lost.
     pub(crate) fn unavailable(cause: impl fmt::Display) -> Self {
         Self {
             retry_after_s: Some(2),
@@ -137,7 +138,8 @@ impl ApiError {
             ..Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "database_unavailable",
-                "The service cannot reach its database. Nothing was stored; send the request again in a moment.",
+                "The service cannot reach its database, or not in time. Send the request again in a moment, with the same \
+                 Idempotency-Key if it has one: then it is carried out once.",
             )
         }
     }

@@ -2,9 +2,11 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context;
+use chrono::{DateTime, Utc};
 use entropy_jobs::enqueue::Enqueuer;
 use entropy_jobs::outbound_url::UrlPolicy;
 use entropy_jobs::process::config::{Ceilings, Http, Stores};
@@ -12,6 +14,7 @@ use entropy_jobs::registry::Registry;
 use entropy_jobs::vault::Vault;
 use entropy_jobs::wake::{self, Waker};
 use entropy_schema::Db;
+use entropy_schema::clock::Clock;
 use entropy_schema::views::queues::Counts;
 use redis::aio::ConnectionManager;
 use uuid::Uuid;
@@ -64,6 +67,12 @@ pub struct Inner {
     pub(crate) url_policy: UrlPolicy,
     pub(crate) has_default_token: bool,
     pub(crate) redis: ConnectionManager,
+    /// Begins every key there.
+    pub(crate) namespace: String,
+    /// The database's clock, which decides; this machine's may be wrong.
+    clock: Clock,
+    /// The database was seen to have every migration of this program.
+    pub(crate) migrated: AtomicBool,
     pub(crate) tokens: Tokens,
     pub(crate) passwords: Passwords,
     pub(crate) backlog: Backlog,
@@ -103,6 +112,9 @@ impl AppState {
             accounts: Fresh::new(Duration::from_secs(2)),
             queue_counts: Fresh::new(Duration::from_secs(2)),
             redis,
+            namespace: config.stores.namespace,
+            clock: Clock::default(),
+            migrated: AtomicBool::new(false),
             db: config.db,
             http: config.http,
             ceilings: config.ceilings,
@@ -113,5 +125,10 @@ impl AppState {
             url_policy: config.url_policy,
             has_default_token: config.has_default_token,
         })))
+    }
+
+    /// Returns the time by the database's clock.
+    pub(crate) async fn now(&self) -> DateTime<Utc> {
+        self.clock.now(&self.db).await
     }
 }

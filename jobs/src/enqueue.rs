@@ -8,11 +8,13 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 pub use entropy_schema::record::enqueue::{Enqueued, Idempotency, NewJob};
 use entropy_schema::{Db, record};
+use futures::{StreamExt, stream};
 use uuid::Uuid;
 
 use crate::batch::Batcher;
 use crate::class::Class;
 use crate::job::Job;
+use crate::step;
 use crate::wake::Waker;
 
 /// What is said of a job beside its args.
@@ -79,6 +81,9 @@ pub struct Enqueuer {
     batcher: Batcher<Vec<NewJob>, Result<Vec<Enqueued>, Error>>,
 }
 
+/// Statements at once after one for all has failed: a few of them may wait for a lock.
+const AT_ONCE: usize = 8;
+
 /// Callers per statement. Each may bring up to a thousand jobs.
 const CALLS_PER_STATEMENT: usize = 128;
 
@@ -88,7 +93,9 @@ impl Enqueuer {
         let batcher = Batcher::start(CALLS_PER_STATEMENT, move |calls| {
             let (db, waker) = (db.clone(), waker.clone());
             async move {
+                step!("enqueue.begun");
                 let answers = commit(&db, calls).await;
+                step!("enqueue.committed");
                 waker.wake();
                 answers
             }
@@ -117,17 +124,16 @@ async fn commit(db: &Db, calls: Vec<Vec<NewJob>>) -> Vec<Result<Vec<Enqueued>, E
             let mut answers = answers.into_iter();
             calls.iter().map(|jobs| Ok(answers.by_ref().take(jobs.len()).collect())).collect()
         }
-        Err(error) if calls.len() == 1 || error.is_unavailable() => {
+        Err(error) if calls.len() == 1 || (error.is_unavailable() && !error.is_contended()) => {
             let error = Error(Arc::new(error));
             calls.iter().map(|_| Err(error.clone())).collect()
         }
-        // One caller's row must not be everybody's failure.
+        // One caller's row, or a lock on one caller's lane, must not be everybody's failure.
         Err(_) => {
-            let mut answers = Vec::with_capacity(calls.len());
-            for jobs in &calls {
-                answers.push(transaction(db, jobs).await.map_err(|error| Error(Arc::new(error))));
-            }
-            answers
+            let alone = calls.into_iter().map(|jobs| async move {
+                transaction(db, &jobs).await.map_err(|error| Error(Arc::new(error)))
+            });
+            stream::iter(alone).buffered(AT_ONCE).collect().await
         }
     }
 }
@@ -138,7 +144,13 @@ async fn transaction(db: &Db, jobs: &[NewJob]) -> Result<Vec<Enqueued>, entropy_
     let mut tries = 0;
     loop {
         let mut conn = db.conn().await?;
-        let done = conn.transaction(async |conn| record::enqueue::enqueue(conn, jobs).await).await;
+        let done = conn
+            .transaction(async |conn| {
+                let answers = record::enqueue::enqueue(conn, jobs).await;
+                step!("enqueue.written");
+                answers
+            })
+            .await;
         match done {
             // The holder of a unique key ended at this very moment: look again.
             Err(DbError::Query(diesel::result::Error::RollbackTransaction)) if tries < 3 => tries += 1,

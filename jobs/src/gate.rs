@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use diesel_async::AsyncConnection;
+use entropy_schema::Conn;
 use entropy_schema::sends::{self, GateFacts, NewSend};
 use uuid::Uuid;
 
@@ -14,6 +15,7 @@ use crate::limits::{Limits, Wait};
 use crate::provider::Device;
 use crate::secret::Secret;
 use crate::services::Context;
+use crate::step;
 
 /// What is to be sent, as far as the gate needs to know.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +70,7 @@ pub async fn pass(
         let Some(facts) = sends::lock_gate(conn, ctx.job_id, ctx.attempt, ctx.worker_id).await? else {
             return Ok(Err(Refusal::No(JobError::Lost)));
         };
+        step!("gate.locked");
         if let Err(refusal) = wanted(&facts) {
             return Ok(Err(Refusal::No(refusal)));
         }
@@ -104,10 +107,28 @@ pub async fn pass(
             to_wxid: intent.to_wxid,
             message_kind: intent.message_kind,
         };
-        sends::begin(conn, &send).await?;
+        if !sends::begin(conn, &send).await? {
+            return Ok(Err(Refusal::No(shut(conn, ctx).await?)));
+        }
+        step!("gate.written");
         Ok(Ok(Permit { send_id, device, wxid, token_key, own_token, limits }))
     })
     .await
+}
+
+/// Says why the gate was shut while its windows were read.
+///
+/// A pause of the queue waits for none of the gate's locks, and time waits for nobody.
+async fn shut(conn: &mut Conn, ctx: &Context) -> Result<JobError, entropy_schema::Error> {
+    let facts = sends::lock_gate(conn, ctx.job_id, ctx.attempt, ctx.worker_id).await?;
+    Ok(match facts.map(|facts| wanted(&facts)) {
+        None => JobError::Lost,
+        Some(Err(refusal)) => refusal,
+        // Paused and resumed in between: the lane looks again at once.
+        Some(Ok(())) => {
+            snooze_lane(Duration::ZERO, "queue_paused", "the queue was paused for a moment".into())
+        }
+    })
 }
 
 /// Asks the limiter inside the process, which stands in front of every call to the provider.

@@ -18,10 +18,14 @@ pub mod message;
 pub mod metrics;
 pub mod outbound_url;
 pub mod process;
+#[cfg(test)]
+mod properties;
 pub mod provider;
+pub mod redis_health;
 pub mod registry;
 pub mod secret;
 pub mod services;
+pub mod step;
 pub mod vault;
 pub mod wake;
 pub mod why;

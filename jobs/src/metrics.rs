@@ -30,6 +30,8 @@ pub struct Metrics {
     pub rescued: IntCounterVec,
     /// Database connections in use.
     pub pool_in_use: IntGauge,
+    /// 1 while Redis answers and takes no deliveries.
+    pub redis_refuses: IntGauge,
 }
 
 impl Metrics {
@@ -65,6 +67,11 @@ impl Metrics {
         )?;
         let pool_in_use =
             IntGauge::new("entropy_worker_pool_in_use", "database connections in use by workers")?;
+        let redis_refuses = IntGauge::new(
+            "entropy_worker_redis_refuses",
+            "workers for which Redis takes no deliveries: it refuses writes, or would evict them",
+        )?;
+        registry.register(Box::new(redis_refuses.clone()))?;
         registry.register(Box::new(attempt_seconds.clone()))?;
         registry.register(Box::new(pickup_seconds.clone()))?;
         registry.register(Box::new(pool_in_use.clone()))?;
@@ -79,6 +86,7 @@ impl Metrics {
             refused_deliveries,
             rescued,
             pool_in_use,
+            redis_refuses,
         })
     }
 

@@ -90,8 +90,9 @@ pub fn check(text: &str, policy: &UrlPolicy) -> Result<Url, Problem> {
 
 fn is_private_name(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
-    // A single label is found through the search domain of whoever resolves it.
-    if !name.contains('.') {
+    // A single label is found through the search domain of whoever resolves it, and an empty one (`127.0.0.1..`) is
+    // dropped by some readers and not by others.
+    if !name.contains('.') || name.split('.').any(str::is_empty) {
         return true;
     }
     // The URL parser reads every name that ends in a number as an address, but only without the dot at the end.
@@ -211,6 +212,9 @@ mod tests {
             "http://localhost/",
             "http://LOCALHOST:80/",
             "http://localhost./",
+            "http://a.localhost../",
+            "http://127.0.0.1../",
+            "http://127.1../",
             "http://a.localhost/",
             "http://printer.local/",
             "http://metadata.google.internal/",

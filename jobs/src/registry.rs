@@ -34,6 +34,35 @@ struct Entry {
     run: Run,
 }
 
+/// Reads stored args, of this version or an older one.
+pub fn read<K: Job>(version: i16, args: Value) -> Result<K, Failure> {
+    let args = if version < K::ARGS_VERSION { K::upgrade(version, args) } else { args };
+    serde_json::from_value::<K>(args).map_err(|error| {
+        let why = without_values(&error.to_string());
+        Failure::new(
+            "args_unreadable",
+            format!("the stored input does not fit this version of {}: {why}", K::KIND),
+        )
+    })
+}
+
+/// Takes out of a reader's complaint what it repeats of the input: args hold what customers are told.
+fn without_values(complaint: &str) -> String {
+    let complaint: String = complaint.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let repeats = ["invalid type: ", "invalid value: ", "unknown variant ", "unknown field "];
+    let Some(what) = repeats.iter().find(|what| complaint.starts_with(**what)) else {
+        // Lengths and names of our own fields are all that is left, but a type of somebody else's may say more.
+        return match complaint.split_once('`') {
+            Some(("missing field " | "duplicate field ", _)) => complaint.chars().take(120).collect(),
+            _ => "a value is not of its form".to_owned(),
+        };
+    };
+    // The value may hold these words too, so the last ones are taken.
+    let expected = complaint.rfind(", expected ").map_or("", |at| &complaint[at..]);
+    let expected: String = expected.chars().take(120).collect();
+    format!("{}{expected}", what.trim_end_matches([':', ' ']))
+}
+
 /// Every kind that this build knows.
 #[derive(Clone, Default)]
 pub struct Registry {
@@ -63,14 +92,10 @@ impl Registry {
         };
         let run: Run = Arc::new(|version, args, ctx| {
             Box::pin(async move {
-                let args = if version < K::ARGS_VERSION { K::upgrade(version, args) } else { args };
-                match serde_json::from_value::<K>(args) {
+                match read::<K>(version, args) {
                     Ok(job) => job.run(&ctx).await,
                     // Visible and final: args that do not decode now will not decode later.
-                    Err(error) => Err(JobError::Discard(Failure::new(
-                        "args_unreadable",
-                        format!("the stored input does not fit this version of {}: {error}", K::KIND),
-                    ))),
+                    Err(unreadable) => Err(JobError::Discard(unreadable)),
                 }
             })
         });
@@ -109,5 +134,47 @@ impl Registry {
                 scope: crate::job::Scope::Job,
             })),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::kinds::cost_tally::CostTally;
+    use crate::kinds::expire_keys::ExpireKeys;
+    use crate::kinds::send_message::SendMessage;
+
+    fn complaint<K: Job>(args: Value) -> String {
+        let failure = read::<K>(K::ARGS_VERSION, args).err().expect("the args do not fit");
+        assert_eq!(failure.code, "args_unreadable");
+        failure.message
+    }
+
+    #[test]
+    fn unreadable_args_are_explained_without_being_repeated() {
+        let secret = "李总您好，合同在附件里, expected nothing";
+        let account = "01890a5d-ac96-774b-bcce-b302099a8057";
+        let send = |message: Value| json!({"account_id": account, "to_wxid": "wxid_1", "message": message});
+        for said in [
+            complaint::<SendMessage>(send(json!(secret))),
+            complaint::<SendMessage>(send(json!({"kind": secret}))),
+            complaint::<SendMessage>(send(json!({"kind": "voice", "url": "u", "duration_ms": secret}))),
+            complaint::<SendMessage>(send(json!({"kind": "text", "text": "t", secret: 1}))),
+            complaint::<SendMessage>(json!({"account_id": secret})),
+            complaint::<CostTally>(
+                json!({"request_id": "r", "account_id": null, "user_id": null, "model": "m",
+                "input_tokens": 1, "output_tokens": 1, "occurred_at": secret}),
+            ),
+            complaint::<ExpireKeys>(json!({"keep_days": secret})),
+        ] {
+            assert!(!said.contains("李总"), "{said}");
+            assert!(said.chars().count() < 300, "{said}");
+        }
+        let said = complaint::<ExpireKeys>(json!({}));
+        assert!(said.ends_with("missing field `keep_days`"), "{said}");
+        let said = complaint::<ExpireKeys>(json!({"keep_days": "七"}));
+        assert!(said.ends_with("invalid type, expected i32"), "{said}");
     }
 }

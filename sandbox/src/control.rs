@@ -15,6 +15,7 @@ use crate::Sandbox;
 use crate::accounts::{AccountState, Throttle};
 use crate::failures::NewPlan;
 use crate::ledger::{Arrival, Ending, Filter, Outcome, Since};
+use crate::mix::NewMix;
 
 const BODY_LIMIT: usize = 64 * 1024;
 const DEFAULT_LIMIT: usize = 10_000;
@@ -29,6 +30,7 @@ pub(crate) fn routes() -> Route {
         .at("/accounts/:app_id", put(set_account))
         .at("/callbacks", get(list_callbacks))
         .at("/failures", get(list_failures).post(plan_failure).delete(clear_failures))
+        .at("/failures/mix", post(plan_mix))
         .at("/throttle", get(show_throttle).put(set_throttle))
         .at("/redirect-target", redirect_target)
 }
@@ -159,6 +161,16 @@ async fn plan_failure(Data(sandbox): Data<&Sandbox>, body: Body) -> poem::Result
     let new: NewPlan = read(body).await?;
     let plan = sandbox.state().failures.add(new).map_err(BadRequest)?;
     Ok(Json(plan).with_status(StatusCode::CREATED).into_response())
+}
+
+/// Plans a mix of failures, in force until the failures are cleared; answers 201 with its seed.
+#[handler]
+async fn plan_mix(Data(sandbox): Data<&Sandbox>, body: Body) -> poem::Result<Response> {
+    let new: NewMix = read(body).await?;
+    let mix = new.shuffle().map_err(BadRequest)?;
+    let seed = mix.seed();
+    sandbox.state().failures.add_mix(mix);
+    Ok(Json(json!({ "seed": seed })).with_status(StatusCode::CREATED).into_response())
 }
 
 /// Lists the plans that are still in force.

@@ -2,6 +2,7 @@
 //!
 //! A failure is planned through the control API for the calls to come, or asked for by one call in
 //! its `X-Sandbox-Failure` header, which wins over any plan and spends none.
+//! What no plan meets may be met by a mix (`mix`), which deals modes in fixed shares.
 //! How a mode looks on the wire is `gewe::faults`'s business.
 
 use std::time::Duration;
@@ -9,6 +10,8 @@ use std::time::Duration;
 use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
 use serde::{Deserialize, Serialize};
+
+use crate::mix::Mix;
 
 /// The longest delay that can be asked for.
 const MAX_DELAY_MS: u64 = 600_000;
@@ -58,6 +61,26 @@ pub(crate) enum Mode {
     Redirect,
     /// HTTP 500 with a failure envelope; not accepted.
     ServerErrorEnvelope,
+    /// An answer that goes on for ever, a byte after each delay; accepted.
+    EndlessDrip,
+    /// More than 10 MiB of something that is not JSON; accepted.
+    HugeGarbage,
+    /// The right answer, compressed though nobody asked for that; accepted.
+    GzipBody,
+    /// HTTP 204, with nothing; accepted.
+    EmptyAnswer,
+    /// The right answer behind more headers than a client takes; accepted.
+    HeaderFlood,
+    /// `ret` 200 without an id of the message; accepted.
+    NoMessageId,
+    /// `ret` 200 with ids that no database takes for a text; accepted.
+    UnstorableId,
+    /// `ret` 500, because GeWe lost its own connection in the middle of the call; accepted.
+    UpstreamLost,
+    /// `ret` 500 with an answer that repeats the token and the request at length; not accepted.
+    EchoingRefusal,
+    /// HTTP 307 to the very same address; not accepted, but who follows it sends.
+    RedirectToItself,
 }
 
 /// What a mode does to the message, whatever it does to the answer.
@@ -80,7 +103,15 @@ impl Mode {
             | Self::NotJson
             | Self::SlowDrip
             | Self::HugeBody
-            | Self::WrongContentType => Effect::Accept,
+            | Self::WrongContentType
+            | Self::EndlessDrip
+            | Self::HugeGarbage
+            | Self::GzipBody
+            | Self::EmptyAnswer
+            | Self::HeaderFlood
+            | Self::NoMessageId
+            | Self::UnstorableId
+            | Self::UpstreamLost => Effect::Accept,
             Self::SilentDrop => Effect::Drop,
             Self::ResetBeforeAccept
             | Self::BadGatewayHtml
@@ -89,7 +120,9 @@ impl Mode {
             | Self::Token
             | Self::UnknownError
             | Self::Redirect
-            | Self::ServerErrorEnvelope => Effect::Refuse,
+            | Self::ServerErrorEnvelope
+            | Self::EchoingRefusal
+            | Self::RedirectToItself => Effect::Refuse,
         }
     }
 
@@ -97,6 +130,7 @@ impl Mode {
         match self {
             Self::DelayAfterAccept | Self::DelayBeforeAccept | Self::LateAccept => Duration::from_secs(30),
             Self::SlowDrip => Duration::from_millis(20),
+            Self::EndlessDrip => Duration::from_millis(50),
             _ => Duration::ZERO,
         }
     }
@@ -110,7 +144,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    fn new(mode: Mode, delay_ms: Option<u64>) -> Result<Self, String> {
+    pub(crate) fn new(mode: Mode, delay_ms: Option<u64>) -> Result<Self, String> {
         if delay_ms.is_some_and(|delay| delay > MAX_DELAY_MS) {
             return Err(format!("delay_ms must be at most {MAX_DELAY_MS}"));
         }
@@ -193,10 +227,11 @@ pub(crate) struct Target<'a> {
     pub(crate) is_send: bool,
 }
 
-/// All plans, oldest first.
+/// All plans, oldest first, and the mixes that meet what no plan meets.
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
     plans: Vec<Plan>,
+    mixes: Vec<Mix>,
     last_id: u64,
 }
 
@@ -228,12 +263,23 @@ impl Failures {
         &self.plans
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.plans.clear();
+    /// Adds a mix behind those that exist.
+    pub(crate) fn add_mix(&mut self, mix: Mix) {
+        self.mixes.push(mix);
     }
 
-    /// Takes the failure of the oldest plan that meets this call, if one does.
+    pub(crate) fn clear(&mut self) {
+        self.plans.clear();
+        self.mixes.clear();
+    }
+
+    /// Takes the failure of the oldest plan that meets this call, if one does, or else what the oldest mix for it deals.
     pub(crate) fn take(&mut self, target: Target<'_>) -> Option<Failure> {
+        self.take_planned(target)
+            .or_else(|| self.mixes.iter_mut().find(|mix| mix.meets(target))?.deal(target))
+    }
+
+    fn take_planned(&mut self, target: Target<'_>) -> Option<Failure> {
         let index = self.plans.iter().position(|plan| {
             plan.matches(target) && (plan.probability >= 1.0 || fastrand::f64() < plan.probability)
         })?;

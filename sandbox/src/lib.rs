@@ -15,8 +15,12 @@ mod accounts;
 mod connection;
 mod control;
 mod failures;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gewe;
+mod gzip;
 mod ledger;
+mod mix;
 mod phone;
 mod sandbox;
 

@@ -7,6 +7,7 @@ use diesel_async::AsyncConnection;
 use entropy_jobs::class::Class;
 use entropy_jobs::enqueue::{Enqueued, Idempotency, Options};
 use entropy_jobs::process::telemetry;
+use entropy_jobs::step;
 use entropy_jobs::wake::Waker;
 use entropy_schema::{Conn, Db, Error, Result, SYSTEM_ORGANIZATION, record, schedule_ticks};
 
@@ -36,6 +37,7 @@ impl Book {
         let schedule = entry.name;
         match (due, enqueued) {
             (Due::Enqueue(fire_at), Some(Enqueued::Created(job_id))) => {
+                step!("schedule.committed");
                 self.waker.wake();
                 tracing::info!(schedule, %fire_at, %job_id, "tick: job created");
             }
@@ -62,8 +64,10 @@ impl Book {
                     None
                 }
                 Due::Enqueue(at) => {
+                    step!("schedule.due");
                     let enqueued = enqueue(conn, entry, at).await?;
                     schedule_ticks::remember(conn, entry.name, at).await?;
+                    step!("schedule.written");
                     enqueued
                 }
             };
@@ -77,7 +81,8 @@ async fn enqueue(conn: &mut Conn, entry: &Entry, fire_at: DateTime<Utc>) -> Resu
     let options = Options {
         organization_id: SYSTEM_ORGANIZATION,
         class: Class::Campaign,
-        scheduled_at: None,
+        // This machine's clock may be fast. By the database's clock nothing runs before its time.
+        scheduled_at: Some(fire_at),
         expires_at: None,
         idempotency: Some(Idempotency {
             key: due::idempotency_key(entry.name, fire_at),

@@ -8,9 +8,12 @@
 mod book;
 mod due;
 mod entries;
+#[cfg(test)]
+mod properties;
 mod ticker;
 
 use entropy_jobs::process::config::Stores;
+use entropy_jobs::process::migrated::migrated;
 use entropy_jobs::wake::Waker;
 use entropy_schema::{Db, Profile};
 use tokio_util::sync::CancellationToken;
@@ -24,9 +27,12 @@ const CONNECTIONS: usize = 2;
 
 /// Runs the timetable until `stop`.
 ///
-/// Neither server has to be there: ticks wait for Postgres, and without Redis the relay finds the jobs by itself.
+/// Neither server has to be there: ticks wait for Postgres and its migrations, and without Redis the relay finds the jobs by itself.
 pub async fn run(stores: &Stores, stop: CancellationToken) -> anyhow::Result<()> {
     let db = Db::new(stores.database_url.expose(), CONNECTIONS, Profile::Api)?;
     let waker = Waker::new(&stores.redis_url, &stores.namespace)?;
+    if !migrated(&db, &stop).await {
+        return Ok(());
+    }
     Ticker::new(db, waker).run(entries(), stop).await
 }

@@ -9,6 +9,7 @@
 pub mod accounts;
 pub mod audit;
 mod cached;
+pub mod clock;
 pub mod costs;
 mod error;
 pub mod jobs;

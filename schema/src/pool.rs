@@ -80,15 +80,26 @@ impl Db {
     }
 }
 
+/// Each timeout turns into an error that is [unavailable](Error::is_unavailable), and its statement is tried again.
+///
+/// - A person waits for the API: a lock that is not free within two seconds is not waited for. Our own are held for
+///   milliseconds.
+/// - Workers wait longer: the gates of all accounts of a token queue for one lock.
+/// - Only a frozen process is idle in a transaction. It must not keep its locks.
+///
+/// The messages must be English, since [`Error`] reads them. Setting that takes a right which the server's own default
+/// mostly makes unnecessary, so a refusal is passed over.
 fn settings(profile: Profile) -> &'static str {
     match profile {
         Profile::Api => {
-            "SET statement_timeout = '10s'; SET lock_timeout = '5s'; \
-             SET idle_in_transaction_session_timeout = '10s'; SET jit = off; SET timezone = 'UTC'"
+            "SET statement_timeout = '10s'; SET lock_timeout = '2s'; \
+             SET idle_in_transaction_session_timeout = '10s'; SET jit = off; SET timezone = 'UTC'; \
+             DO $$ BEGIN SET lc_messages = 'C'; EXCEPTION WHEN insufficient_privilege THEN NULL; END $$"
         }
         Profile::Worker => {
             "SET statement_timeout = '10s'; SET lock_timeout = '5s'; \
              SET idle_in_transaction_session_timeout = '10s'; SET jit = off; SET timezone = 'UTC'; \
+             DO $$ BEGIN SET lc_messages = 'C'; EXCEPTION WHEN insufficient_privilege THEN NULL; END $$; \
              SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \
              SET enable_bitmapscan = off; SET plan_cache_mode = force_generic_plan"
         }

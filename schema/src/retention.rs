@@ -19,11 +19,28 @@ pub struct Pruned {
     pub last: Option<Uuid>,
 }
 
-/// Ids grow with time, so the oldest jobs are the first of the primary key, and no index on times is needed.
-const PRUNE_JOBS: &str = "\
+/// The id below which all is that was made more than `$days` ago, and an hour of what was made after that: the clock of
+/// the process that makes ids may be ahead of the database's.
+///
+/// Ids grow with time, so the oldest rows are the first of the primary key: no index on times is needed, and where
+/// nothing is old nothing is read.
+macro_rules! first_young_id {
+    ($days:literal) => {
+        concat!(
+            "(SELECT (rpad(lpad(to_hex((EXTRACT(EPOCH FROM now() - make_interval(days => ",
+            $days,
+            ") + interval '1 hour') * 1000)::bigint), 12, '0'), 32, '0'))::uuid)"
+        )
+    };
+}
+
+const PRUNE_JOBS: &str = concat!(
+    "\
 WITH slice AS (
     SELECT id, final_state, finalized_at FROM jobs
-    WHERE id > $1 AND created_at < now() - make_interval(days => LEAST($2, $3))
+    WHERE id > $1 AND id < ",
+    first_young_id!("LEAST($2, $3)"),
+    " AND created_at < now() - make_interval(days => LEAST($2, $3))
     ORDER BY id LIMIT $4
 ), old AS (
     SELECT id FROM slice
@@ -38,7 +55,8 @@ WITH slice AS (
 ), j AS (
     DELETE FROM jobs USING old WHERE jobs.id = old.id RETURNING jobs.id
 )
-SELECT (SELECT count(*) FROM j) AS removed, (SELECT id FROM slice ORDER BY id DESC LIMIT 1) AS last";
+SELECT (SELECT count(*) FROM j) AS removed, (SELECT id FROM slice ORDER BY id DESC LIMIT 1) AS last"
+);
 
 /// Removes up to `limit` jobs after `after` that ended longer ago than the days given.
 pub async fn prune_jobs(
@@ -61,10 +79,12 @@ pub async fn prune_jobs(
 ///
 /// The limits look back one day, so nothing younger than two days is ever removed.
 pub async fn prune_sends(conn: &mut Conn, keep_days: i32, limit: i64) -> Result<i64> {
-    let removed = sql_query(
-        "DELETE FROM sends WHERE id IN (SELECT id FROM sends WHERE started_at < now() - make_interval(days => GREATEST($1, 2)) \
-         AND (state IN ('sent', 'failed') OR resolved_at IS NOT NULL) ORDER BY id LIMIT $2)",
-    )
+    let removed = sql_query(concat!(
+        "DELETE FROM sends WHERE id IN (SELECT id FROM sends WHERE id < ",
+        first_young_id!("GREATEST($1, 2)"),
+        " AND started_at < now() - make_interval(days => GREATEST($1, 2)) \
+         AND (state IN ('sent', 'failed') OR resolved_at IS NOT NULL) ORDER BY id LIMIT $2)"
+    ))
     .bind::<Integer, _>(keep_days)
     .bind::<BigInt, _>(limit)
     .execute(conn)

@@ -203,25 +203,35 @@ pub struct NewSend<'a> {
     pub message_kind: &'a str,
 }
 
+/// What of the gate's reasons can change although the gate holds its locks, looked at once more.
+///
+/// Its time is that of the statement's arrival, which is before what the statement sees: a pause that was committed before
+/// `started_at` is seen.
+const BEGIN: &str = "\
+INSERT INTO sends (id, organization_id, account_id, token_key, job_id, attempt, to_wxid, message_kind, state, started_at,
+    window_at)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, 'sending', statement_timestamp(), clock_timestamp() + interval '1 hour'
+FROM leases l
+WHERE l.job_id = $5 AND l.attempt = $6 AND (l.expires_at IS NULL OR l.expires_at > statement_timestamp())
+  AND NOT EXISTS (SELECT FROM queue_pauses s WHERE s.organization_id = l.organization_id AND s.queue = l.queue)";
+
 /// Writes `sending`. Until the outcome is recorded the send counts against every window.
-pub async fn begin(conn: &mut Conn, send: &NewSend<'_>) -> Result<()> {
-    sql_query(
-        "INSERT INTO sends (id, organization_id, account_id, token_key, job_id, attempt, to_wxid, message_kind, state, \
-         started_at, window_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'sending', clock_timestamp(), \
-         clock_timestamp() + interval '1 hour')",
-    )
-    .bind::<SqlUuid, _>(send.id)
-    .bind::<SqlUuid, _>(send.organization_id)
-    .bind::<SqlUuid, _>(send.account_id)
-    .bind::<Text, _>(send.token_key)
-    .bind::<SqlUuid, _>(send.job_id)
-    .bind::<SmallInt, _>(send.attempt)
-    .bind::<Text, _>(send.to_wxid)
-    .bind::<Text, _>(send.message_kind)
-    .cached()
+///
+/// Returns false, and writes nothing, if the queue was paused or the deadline passed since [`lock_gate`].
+pub async fn begin(conn: &mut Conn, send: &NewSend<'_>) -> Result<bool> {
+    let written = sql_query(BEGIN)
+        .bind::<SqlUuid, _>(send.id)
+        .bind::<SqlUuid, _>(send.organization_id)
+        .bind::<SqlUuid, _>(send.account_id)
+        .bind::<Text, _>(send.token_key)
+        .bind::<SqlUuid, _>(send.job_id)
+        .bind::<SmallInt, _>(send.attempt)
+        .bind::<Text, _>(send.to_wxid)
+        .bind::<Text, _>(send.message_kind)
+        .cached()
         .execute(conn)
-    .await?;
-    Ok(())
+        .await?;
+    Ok(written == 1)
 }
 
 /// Withdraws a record that stands at `sending` although its call was never made.

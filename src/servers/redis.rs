@@ -1,20 +1,21 @@
 //! What is special about Redis.
 
 use std::{
+    fs,
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     process::Command,
     time::Duration,
 };
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
 
 use super::{
     Durability, Options,
     place::{Place, Root},
     process::Signals,
-    server::Program,
+    server::{Program, Server},
 };
 
 /// A Redis that keeps its data in `data/`.
@@ -69,6 +70,21 @@ impl Program for Redis {
 
     fn url(&self, port: u16) -> String {
         format!("redis://:{}@127.0.0.1:{port}/", self.password)
+    }
+}
+
+impl Server<Redis> {
+    /// Removes what the server has stored, as a lost disk would: it starts again empty. It must not run.
+    pub(crate) fn forget(&self) -> anyhow::Result<()> {
+        if self.pid().is_some() {
+            bail!("redis runs; stop it before its file is removed");
+        }
+        for entry in fs::read_dir(self.dir().join("data"))? {
+            let path = entry?.path();
+            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }
+                .with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        Ok(())
     }
 }
 

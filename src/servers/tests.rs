@@ -97,6 +97,18 @@ fn redis_keeps_its_data_over_stop_kill_and_the_next_start() {
 }
 
 #[test]
+fn redis_starts_empty_when_its_file_was_lost() {
+    let scratch = Scratch::new();
+    let redis = Redis::start(&scratch.join("redis"), FAST).unwrap();
+    ask(&redis, "SET a 1");
+    assert!(redis.forget().is_err(), "it runs");
+    redis.kill().unwrap();
+    redis.forget().unwrap();
+    redis.restart().unwrap();
+    assert_eq!(ask(&redis, "EXISTS a"), ":0");
+}
+
+#[test]
 fn a_killed_postgres_recovers_on_the_same_port() {
     let scratch = Scratch::new();
     let postgres = Postgres::start(&scratch.join("postgres"), FAST).unwrap();

@@ -5,17 +5,29 @@
 
 mod harness;
 
+mod accuracy;
 mod api;
 mod architecture;
+mod clocks;
 mod crash;
+mod crash_matrix;
 mod envelope;
+mod fuzz;
 mod logs;
+mod migrations;
 mod pickup;
 mod plans;
+mod provider;
 mod record;
+mod retention;
 mod schema;
 mod shutdown;
+mod soak;
+mod stores;
+mod storm;
 mod system;
+mod traffic;
+mod upgrade;
 mod waiting;
 
 #[path = "../../src/servers.rs"]

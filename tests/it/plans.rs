@@ -11,7 +11,7 @@ use chrono::Utc;
 use diesel_async::AsyncConnection;
 use entropy_schema::record::{claim, control, dispatch, enqueue, finish, rescue};
 use entropy_schema::views::{self, jobs::State};
-use entropy_schema::{Conn, Db, Profile, lanes, sends};
+use entropy_schema::{Conn, Db, Profile, lanes, retention, sends};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -238,13 +238,21 @@ async fn workers(book: &Book) {
         })
         .await;
     assert_eq!(cancelled, Some(control::Cancelled::Now));
+    // A night in which nothing is old enough to be pruned.
+    let pruned = seen
+        .watch("prune jobs", async |conn| retention::prune_jobs(conn, Uuid::nil(), 3650, 3650, 500).await)
+        .await;
+    assert_eq!(pruned.removed, 0);
+    let removed = seen.watch("prune sends", async |conn| retention::prune_sends(conn, 3650, 500).await).await;
+    assert_eq!(removed, 0);
     seen.assert_good();
 
-    // The net under lost marks walks the lanes, once in half a minute; it may do so, but quickly.
+    // The net under lost marks reads the lanes, once in half a minute; it may do so, but quickly.
     let mut conn = book.conn().await;
     let began = Instant::now();
     lanes::sweep(&mut conn).await.expect("swept");
-    assert!(began.elapsed() < 2 * SLOWEST, "the sweep took {:?}", began.elapsed());
+    println!("the sweep took {:?}", began.elapsed());
+    assert!(began.elapsed() < SLOWEST, "the sweep took {:?}", began.elapsed());
 }
 
 /// What people look at. Here the planner chooses, with statistics that know nothing of the backlog.
@@ -271,9 +279,10 @@ async fn lists(book: &Book) {
     filters
         .extend(by_state.map(|state| ("jobs by state", views::jobs::Filter { state: Some(state), ..all() })));
     for (what, filter) in &filters {
-        // By state, a list walks the live jobs in the order of their ids and skips those in other states: what that
-        // costs is bounded by the backlog, never by the history.
-        seen.most_thrown_away = if filter.state.is_some() { BACKLOG } else { MOST_THROWN_AWAY };
+        // Completed jobs are the mass and have no index of their own: a list of them skips the live ones, which are
+        // newer. What that costs is bounded by the backlog, never by the history.
+        let completed = filter.state == Some(State::Completed);
+        seen.most_thrown_away = if completed { BACKLOG } else { MOST_THROWN_AWAY };
         let what = format!("{what} ({:?})", filter.state);
         let page = seen
             .watch(&what, async |conn| views::jobs::list(conn, ORGANIZATION, filter, None, 51).await)

@@ -4,4 +4,6 @@ mod control;
 mod dispatch;
 mod enqueue;
 mod finish;
+mod gate;
+mod properties;
 mod rescue;

@@ -12,12 +12,13 @@ use entropy_jobs::job::{Done, Failure, JobError, Scope};
 use entropy_jobs::lifecycle::Delivery as Semantics;
 use entropy_jobs::registry::Registry;
 use entropy_jobs::services::{Context, Services};
+use entropy_jobs::step;
 use entropy_schema::Db;
 use entropy_schema::record::claim::{self, Claimed};
 use entropy_schema::record::finish::{self, Becomes, Finish, LaneWait};
 use entropy_schema::record::rescue;
 use futures::FutureExt;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -30,6 +31,9 @@ pub const LEASE: Duration = Duration::from_secs(15);
 
 /// Claims and ends that share one statement, at most.
 const BATCH: usize = 200;
+
+/// Ends that wait for somebody's lock, each on a connection of its own.
+const ALONE: usize = 2;
 
 /// How long the end of an attempt is offered to a database that is away, before the rescuer is left to decide.
 const RECORD_FOR: Duration = Duration::from_secs(60);
@@ -45,7 +49,9 @@ struct Inner {
     registry: Registry,
     worker_id: Uuid,
     claims: Batcher<Delivery, Option<Claimed>>,
-    finishes: Batcher<Finish, Result<bool, bool>>,
+    finishes: Batcher<Finish, Result<bool, Unrecorded>>,
+    /// For ends that somebody's lock has kept from being recorded: they wait beside the others, and take few connections.
+    alone: Semaphore,
     running: Mutex<HashMap<Uuid, Running>>,
     /// Called when an attempt has ended: its lane may go on.
     ended: Arc<Notify>,
@@ -65,6 +71,29 @@ pub(crate) enum Stop {
     Cancelled,
     /// The lease is not ours any more.
     LeaseLost,
+}
+
+/// Why an end was not recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unrecorded {
+    /// The database is away: try again.
+    Away,
+    /// Somebody holds a lock that it needs: try again, but not together with others, which would wait with it.
+    Contended,
+    /// It was refused and would be again.
+    Refused,
+}
+
+impl From<&entropy_schema::Error> for Unrecorded {
+    fn from(error: &entropy_schema::Error) -> Self {
+        if error.is_contended() {
+            Unrecorded::Contended
+        } else if error.is_unavailable() {
+            Unrecorded::Away
+        } else {
+            Unrecorded::Refused
+        }
+    }
 }
 
 /// How the attempt's future came to its end.
@@ -91,6 +120,7 @@ impl Runner {
             worker_id,
             claims,
             finishes,
+            alone: Semaphore::new(ALONE),
             running: Mutex::default(),
             ended,
             cut_off: CancellationToken::new(),
@@ -122,11 +152,13 @@ impl Runner {
 
     /// Carries out the attempt that a delivery names, if it still holds.
     pub async fn execute(&self, queue: &str, delivery: Delivery) {
+        step!("worker.delivered");
         let metrics = &self.inner.services.metrics;
         let Some(Some(claimed)) = self.inner.claims.call(delivery).await else {
             metrics.refused_deliveries.with_label_values(&[queue]).inc();
             return;
         };
+        step!("worker.claimed");
         metrics.pickup_seconds.observe(claimed.pickup_s);
         let span = tracing::info_span!(
             "attempt",
@@ -157,7 +189,9 @@ impl Runner {
         };
         let outcome = match &end {
             Some(end) => {
+                step!("worker.ran");
                 let recorded = self.record(end).await;
+                step!("worker.ended");
                 if recorded { end.outcome.unwrap_or("snoozed") } else { "unrecorded" }
             }
             None => "unrecorded",
@@ -296,15 +330,22 @@ impl Runner {
     async fn record(&self, end: &Finish) -> bool {
         let began = Instant::now();
         let mut pause = Duration::from_millis(20);
+        let mut contended = false;
         loop {
-            match self.inner.finishes.call(end.clone()).await {
+            let answer = if contended {
+                self.record_alone(end).await
+            } else {
+                self.inner.finishes.call(end.clone()).await
+            };
+            match answer {
                 Some(Ok(ours)) => {
                     if !ours {
                         tracing::warn!("the attempt came too late: its job had been taken away");
                     }
                     return ours;
                 }
-                Some(Err(again)) if again && began.elapsed() < RECORD_FOR => {
+                Some(Err(why)) if why != Unrecorded::Refused && began.elapsed() < RECORD_FOR => {
+                    contended |= why == Unrecorded::Contended;
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(2));
                 }
@@ -314,6 +355,11 @@ impl Runner {
                 }
             }
         }
+    }
+
+    async fn record_alone(&self, end: &Finish) -> Option<Result<bool, Unrecorded>> {
+        let _place = self.inner.alone.acquire().await.ok()?;
+        finish_batch(self.inner.services.db.clone(), vec![end.clone()]).await.pop()
     }
 }
 
@@ -338,14 +384,14 @@ async fn claim_batch(db: Db, worker: Uuid, deliveries: Vec<Delivery>) -> Vec<Opt
     deliveries.iter().map(|delivery| claimed.remove(&delivery.job_id)).collect()
 }
 
-/// Answers for each end whether it was ours; Err: not recorded, and whether trying again makes sense.
-async fn finish_batch(db: Db, ends: Vec<Finish>) -> Vec<Result<bool, bool>> {
+/// Answers for each end whether it was ours.
+async fn finish_batch(db: Db, ends: Vec<Finish>) -> Vec<Result<bool, Unrecorded>> {
     match try_finish(&db, &ends).await {
         Ok(ours) => ends.iter().map(|end| Ok(ours.contains(&end.job_id))).collect(),
         Err(error) if error.is_unavailable() || ends.len() == 1 => {
             tracing::warn!(%error, ends = ends.len(), "ends of attempts not recorded");
-            let again = error.is_unavailable();
-            ends.iter().map(|_| Err(again)).collect()
+            let why = Unrecorded::from(&error);
+            ends.iter().map(|_| Err(why)).collect()
         }
         // One end that Postgres refuses must not hold back the others.
         Err(error) => {
@@ -356,7 +402,7 @@ async fn finish_batch(db: Db, ends: Vec<Finish>) -> Vec<Result<bool, bool>> {
                     Ok(ours) => Ok(!ours.is_empty()),
                     Err(error) => {
                         tracing::error!(%error, job_id = %end.job_id, "the end of an attempt was refused");
-                        Err(error.is_unavailable())
+                        Err(Unrecorded::from(&error))
                     }
                 });
             }

@@ -13,12 +13,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::LazyLock;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use apalis::layers::WorkerBuilderExt;
 use apalis::prelude::{BackendExt, BoxDynError, Monitor, PollSnapshot, PollStrategy, WorkerBuilder};
 use apalis_redis::{Config, RedisStorage};
+use entropy_jobs::redis_health::{self, Health};
 use entropy_jobs::secret::Secret;
+use entropy_jobs::step;
 use entropy_jobs::wake;
 use entropy_schema::record::dispatch::Dispatched;
 use futures::{Stream, StreamExt};
@@ -46,6 +48,8 @@ pub struct Broker {
     namespace: String,
     signals: watch::Sender<u64>,
     wakes: watch::Sender<u64>,
+    /// Redis answers, but takes no deliveries, or would not keep them.
+    closed: watch::Sender<bool>,
 }
 
 /// How long a worker may be silent before apalis hands its deliveries to another. Leases in Postgres do that within
@@ -56,8 +60,13 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How often an idle worker looks although nobody has called it.
 const FALLBACK_POLL: Duration = Duration::from_millis(500);
 
-/// Pause before a worker that Redis has thrown out comes back.
+/// Pause before a worker that Redis has thrown out comes back. It doubles while Redis throws it out again, as one does that
+/// is out of memory and takes no registration.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_RESTART_PAUSE: Duration = Duration::from_secs(2);
+
+/// A worker that has run for so long was not thrown out again.
+const RAN_WELL: Duration = Duration::from_secs(5);
 
 /// Finished deliveries removed per script call.
 const TRIM_SLICE: usize = 1000;
@@ -103,6 +112,7 @@ impl Broker {
             namespace: namespace.to_owned(),
             signals: watch::Sender::new(0),
             wakes: watch::Sender::new(0),
+            closed: watch::Sender::new(false),
         })
     }
 
@@ -136,9 +146,41 @@ impl Broker {
                     .arg(serde_json::to_vec(&body).unwrap_or_default())
                     .arg(i32::from(one.class == 0));
             }
-            call.invoke_async::<i64>(&mut self.connection.clone()).await?;
+            if let Err(error) = call.invoke_async::<i64>(&mut self.connection.clone()).await {
+                if redis_health::refuses(&error) {
+                    self.note(&Health::Refuses(error.to_string()));
+                }
+                return Err(error);
+            }
         }
         Ok(())
+    }
+
+    /// Tells whether deliveries may be sent, as far as is known. While they may not, jobs wait in Postgres.
+    pub fn is_open(&self) -> bool {
+        !*self.closed.borrow()
+    }
+
+    /// Asks Redis how it stands, and takes note of it.
+    pub async fn examine(&self) -> Health {
+        let health = redis_health::examine(&mut self.connection.clone(), &self.namespace).await;
+        self.note(&health);
+        health
+    }
+
+    fn note(&self, health: &Health) {
+        let closed = match health {
+            Health::Fit | Health::Silent => false,
+            Health::Refuses(_) | Health::Evicts { .. } => true,
+            // Deliveries are tried, and fail by themselves.
+            Health::Away(_) => return,
+        };
+        let changed = self.closed.send_if_modified(|was| std::mem::replace(was, closed) != closed);
+        if changed && closed {
+            tracing::error!(redis = health.word(), "{health}; jobs wait in Postgres until then");
+        } else if changed {
+            tracing::info!("Redis takes deliveries again");
+        }
     }
 
     /// Puts a delivery that this process will not carry out back to the front of its queue.
@@ -232,7 +274,9 @@ impl Broker {
         H: Fn(Delivery) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
+        let mut restart_pause = RESTART_PAUSE;
         while !stop.is_cancelled() {
+            let began = Instant::now();
             let (broker, handle, queue_name) = (self.clone(), handle.clone(), queue.to_owned());
             let config = self.config(queue).batch_size(slots.clamp(1, 32));
             let build = move |_restarts| {
@@ -248,6 +292,7 @@ impl Broker {
                         let handled = handle(delivery);
                         async move {
                             handled.await;
+                            step!("worker.acknowledging");
                             Ok::<_, BoxDynError>(())
                         }
                     })
@@ -267,7 +312,11 @@ impl Broker {
                     error = ran.err().map(|e| e.to_string()),
                     "the apalis worker ended; starting it again"
                 );
-                pause(&stop, RESTART_PAUSE).await;
+                if began.elapsed() > RAN_WELL {
+                    restart_pause = RESTART_PAUSE;
+                }
+                pause(&stop, restart_pause).await;
+                restart_pause = (restart_pause * 2).min(LONGEST_RESTART_PAUSE);
             }
         }
     }

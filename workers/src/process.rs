@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use entropy_jobs::metrics::Metrics;
 use entropy_jobs::process::config::{Ceilings, Gewe, Stores};
+use entropy_jobs::process::migrated::migrated;
+use entropy_jobs::redis_health::Health;
 use entropy_jobs::registry::Registry;
 use entropy_jobs::services::Services;
 use entropy_jobs::vault::Vault;
@@ -19,7 +21,7 @@ use crate::adapters::gewe::{GeweClient, Timeouts};
 use crate::attempt::Runner;
 use crate::broker::Broker;
 use crate::guard::Guard;
-use crate::maintenance::{janitor, rescuer::Rescuer};
+use crate::maintenance::{janitor, redis_watch, rescuer::Rescuer};
 use crate::{heartbeat, relay::Relay};
 
 /// How long a drain waits for attempts, before it cuts them off. The process is gone within 30 s.
@@ -50,9 +52,29 @@ pub struct Worker {
     guard: Arc<Guard>,
 }
 
-/// Runs a worker process until `stop`, then drains it.
+/// How long the start waits for Redis to say how it stands.
+const EXAMINED_WITHIN: Duration = Duration::from_secs(3);
+
+/// Runs a worker process until `stop`, then drains it. Takes nothing until the database is up to date.
+///
+/// Refuses to start on a Redis that would throw deliveries away.
 pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
-    Worker::new(settings)?.run(stop).await;
+    let worker = Worker::new(settings)?;
+    examine(&worker.broker).await?;
+    if migrated(&worker.services.db, &stop).await {
+        worker.run(stop).await;
+    }
+    Ok(())
+}
+
+/// Redis may be away: then it is examined when it is back, and nothing is handed out while it would not be kept.
+async fn examine(broker: &Broker) -> anyhow::Result<()> {
+    match tokio::time::timeout(EXAMINED_WITHIN, broker.examine()).await {
+        Ok(health @ Health::Evicts { .. }) => anyhow::bail!("{health}"),
+        Ok(health @ (Health::Silent | Health::Away(_))) => tracing::warn!("{health}"),
+        Ok(Health::Fit | Health::Refuses(_)) => {}
+        Err(_) => tracing::warn!("Redis does not answer"),
+    }
     Ok(())
 }
 
@@ -129,6 +151,10 @@ impl Worker {
         parts.spawn({
             let (broker, queues, stop) = (broker.clone(), queues.clone(), stop.clone());
             async move { janitor::run(&broker, &queues, &guard, stop).await }
+        });
+        parts.spawn({
+            let (broker, metrics, stop) = (broker.clone(), services.metrics.clone(), stop.clone());
+            async move { redis_watch::run(&broker, &metrics, stop).await }
         });
         parts.spawn({
             let (broker, queues, stop) = (broker.clone(), queues.clone(), stop.clone());

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use diesel_async::AsyncConnection;
 use entropy_jobs::metrics::Metrics;
+use entropy_jobs::step;
 use entropy_schema::Db;
 use entropy_schema::record::{control, dispatch};
 use tokio::sync::Notify;
@@ -27,6 +28,9 @@ const LANES: i64 = 200;
 
 /// How long an idle relay sleeps when nothing is known to come due: the net under lost wake-ups.
 const IDLE: Duration = Duration::from_secs(2);
+
+/// How long a relay sleeps while Redis takes no deliveries.
+const REDIS_REFUSES: Duration = Duration::from_millis(500);
 
 /// When the rescuer looks at a delivery that nobody has claimed.
 pub(crate) const REDELIVER_AFTER_MS: i64 = 3000;
@@ -80,6 +84,9 @@ impl Relay {
                 tracing::info!(expired, "jobs expired while they waited");
             }
             more |= promoted + expired as i64 > 0;
+        }
+        if (outlook.lanes || outlook.plain) && !self.broker.is_open() {
+            return Ok(REDIS_REFUSES);
         }
         if outlook.lanes || outlook.plain {
             let waiting = self.broker.lengths(&self.queues).await?;
@@ -135,7 +142,9 @@ impl Relay {
         for one in dispatched {
             self.metrics.dispatched.with_label_values(&[one.queue.as_str()]).inc();
         }
+        step!("relay.picked");
         self.broker.push(dispatched).await?;
+        step!("relay.pushed");
         Ok(())
     }
 }

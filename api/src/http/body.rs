@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use entropy_jobs::step;
 use futures::StreamExt;
 use poem::http::StatusCode;
 use poem::{Request, RequestBody, Result};
@@ -119,6 +120,7 @@ async fn read(body: poem::Body) -> Result<Vec<u8>, ApiError> {
         let detail = "The body is larger than 1 MiB. Split it into several requests.";
         return Err(ApiError::unfit(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail));
     }
+    step!("api.read");
     Ok(bytes)
 }
 

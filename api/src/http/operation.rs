@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
+use entropy_jobs::step;
 use poem::endpoint::BoxEndpoint;
 use poem::http::Method;
 use poem::{Endpoint, EndpointExt, Request, Response, Result};
@@ -14,6 +15,7 @@ use poem_openapi::registry::{
 };
 use poem_openapi::types::Type;
 
+use crate::explain::{MAX_PROBLEMS, shown};
 use crate::problem::{self, ApiError, FieldProblem, Problem};
 
 /// Filled with the route's pattern once it is known; the layer around all routes reads it for logs and counters.
@@ -114,7 +116,9 @@ impl Endpoint for Operation {
         }
         self.check_queries(&request)?;
         self.check_headers(&request)?;
-        self.endpoint.call(request).await
+        let answer = self.endpoint.call(request).await;
+        step!("api.answering");
+        answer
     }
 }
 
@@ -124,7 +128,10 @@ impl Operation {
         let mut problems = Vec::new();
         let mut seen = BTreeSet::new();
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-            let shown: String = name.chars().take(64).collect();
+            if problems.len() == MAX_PROBLEMS {
+                break;
+            }
+            let shown = shown(&name);
             if !self.known.queries.contains(name.as_ref()) {
                 let known = self.known.queries.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
                 let message = if known.is_empty() {

@@ -151,7 +151,7 @@ impl Accounts {
             api_calls_per_hour: 0,
             last_seen_at: None,
             deleted_at: None,
-            created_at: Utc::now(),
+            created_at: state.now().await,
         };
         let fields = Fields {
             wxid: given(asked.wxid),
@@ -262,10 +262,11 @@ impl Accounts {
         id: Path<Uuid>,
     ) -> Result<Deleted, ApiError> {
         caller.require(Role::Manager)?;
+        let now = state.now().await;
         let mut conn = state.db.conn().await?;
         conn.transaction(async |conn| {
             let mut account = lock(conn, &caller, id.0).await?;
-            account.deleted_at = Some(Utc::now());
+            account.deleted_at = Some(now);
             accounts::update(conn, &account).await?;
             Note::new("account.delete", "account", id.0)
                 .before(facts(&account))

@@ -1,6 +1,5 @@
 //! Register, log in, and who am I.
 
-use chrono::Utc;
 use diesel_async::AsyncConnection;
 use entropy_jobs::process::config::Registration;
 use entropy_jobs::secret::Secret;
@@ -102,7 +101,7 @@ impl Auth {
             hashed_password,
             role: Role::Admin.as_str().to_owned(),
             is_active: true,
-            created_at: Utc::now(),
+            created_at: state.now().await,
         };
         let mut conn = state.db.conn().await?;
         conn.transaction(async |conn| {

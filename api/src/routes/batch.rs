@@ -135,7 +135,7 @@ impl Batch {
             let message = format!("must hold 1 to {MAX_ITEMS} jobs; split it into several batches");
             return Err(ApiError::field("jobs", "too_many", message));
         }
-        let context = Making { state: &state, caller: &caller, origin: &origin };
+        let context = Making { state: &state, caller: &caller, origin: &origin, now: state.now().await };
         let mut made: Vec<Result<NewJob, ApiError>> =
             items.into_iter().map(|RawItem(item)| make(&context, item)).collect();
         refuse_foreign_accounts(&state, &caller, &mut made).await?;

@@ -1,6 +1,7 @@
 //! Steps in: cancels, revives and resolves one job.
 
 use diesel_async::AsyncConnection;
+use entropy_jobs::step;
 use entropy_schema::record::control::{self, Cancelled};
 use entropy_schema::{Conn, jobs, views};
 use poem::web::Data;
@@ -101,6 +102,7 @@ impl Control {
                 }
             })
             .await?;
+        step!("control.cancelled");
         state.waker.wake();
         let view = Json(read(&mut conn, &caller, id.0).await?);
         Ok(match found {
@@ -208,7 +210,8 @@ async fn not_resendable(conn: &mut Conn, caller: &Caller, id: Uuid) -> Result<Ap
         let detail = format!("The job is {}; only a dead job can be run again.", job.state);
         return Ok(ApiError::conflict("not_dead", detail));
     }
-    if job.expires_at.is_some_and(|at| at <= chrono::Utc::now()) {
+    let now = entropy_schema::clock::now(conn).await?;
+    if job.expires_at.is_some_and(|at| at <= now) {
         return Ok(ApiError::conflict(
             "expired",
             "Its deadline has passed. Make a new job if it is still wanted.",

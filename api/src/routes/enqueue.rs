@@ -143,7 +143,7 @@ impl Enqueue {
         caller.require(Role::Agent)?;
         let key = checked_key(idempotency_key.0.as_deref(), "Idempotency-Key")?;
         let account = body.0.account_id;
-        let context = Making { state: &state, caller: &caller, origin: &origin };
+        let context = Making { state: &state, caller: &caller, origin: &origin, now: state.now().await };
         let made = match context.send_message(body.0, key.clone()) {
             Err(Refused { error, request_hash: Some(hash) }) => {
                 // The same request again, after its deadline: it was accepted then, so it is answered now.
@@ -176,7 +176,7 @@ impl Enqueue {
         caller.require(Role::Agent)?;
         let key = checked_key(idempotency_key.0.as_deref(), "Idempotency-Key")?;
         let account = body.0.account_id;
-        let context = Making { state: &state, caller: &caller, origin: &origin };
+        let context = Making { state: &state, caller: &caller, origin: &origin, now: state.now().await };
         let made = context.cost_tally(body.0, key)?;
         check_account(&state, &caller, account).await?;
         accept(&context, made, None).await
@@ -188,6 +188,7 @@ pub(super) struct Making<'a> {
     pub(super) state: &'a AppState,
     pub(super) caller: &'a Caller,
     pub(super) origin: &'a Origin,
+    pub(super) now: DateTime<Utc>,
 }
 
 /// A request that makes no job.
@@ -217,7 +218,7 @@ impl Making<'_> {
         request: SendMessageRequest,
         key: Option<String>,
     ) -> Result<NewJob, Refused> {
-        let now = Utc::now();
+        let now = self.now;
         let mut problems = Vec::new();
         if let Err(message) = validate_wxid(&request.to_wxid) {
             problems.push(FieldProblem::new("to_wxid", "bad_wxid", message));
@@ -284,7 +285,7 @@ impl Making<'_> {
                 problems.push(FieldProblem::new(path, "out_of_range", "must lie between 0 and 10^12"));
             }
         }
-        let now = Utc::now();
+        let now = self.now;
         let known_times = DateTime::UNIX_EPOCH..now + TimeDelta::days(1);
         if request.occurred_at.is_some_and(|at| !known_times.contains(&at)) {
             problems.push(FieldProblem::new("occurred_at", "out_of_range", "must not lie in the future"));
@@ -336,7 +337,7 @@ async fn accept(context: &Making<'_>, job: NewJob, lane: Option<Uuid>) -> Result
     let (state, caller) = (context.state, context.caller);
     let lanes: Vec<(Uuid, i64)> = lane.map(|lane| (lane, 1)).into_iter().collect();
     state.backlog.admit(&state.db, caller.organization_id, 1, &lanes).await?;
-    let view = fresh(&job, caller);
+    let view = fresh(&job, caller, context.now);
     let answer = state.enqueuer.enqueue(vec![job]).await?.pop();
     match answer {
         Some(Enqueued::Created(id)) => Ok(Accepted::New(Json(view), location(id))),
@@ -405,7 +406,7 @@ async fn check_account(state: &AppState, caller: &Caller, account: Uuid) -> Resu
 }
 
 /// Hashes what was asked, however its fields were ordered.
-fn request_hash(asked: &Value) -> Vec<u8> {
+pub(super) fn request_hash(asked: &Value) -> Vec<u8> {
     let mut context = Context::new(&SHA256);
     canonical(asked, &mut |text| context.update(text.as_bytes()));
     context.finish().as_ref().to_vec()

@@ -152,7 +152,7 @@ pub(super) fn listed(job: Job, caller: &Caller) -> JobView {
 }
 
 /// Shows a job that is being made, without asking the database about it.
-pub(super) fn fresh(job: &NewJob, caller: &Caller) -> JobView {
+pub(super) fn fresh(job: &NewJob, caller: &Caller, now: DateTime<Utc>) -> JobView {
     JobView {
         id: job.id,
         kind: job.kind.to_owned(),
@@ -171,7 +171,7 @@ pub(super) fn fresh(job: &NewJob, caller: &Caller) -> JobView {
         cancel_requested: false,
         trace_id: job.trace_id.clone(),
         created_by: job.created_by,
-        created_at: Utc::now(),
+        created_at: now,
         scheduled_at: job.scheduled_at,
         expires_at: job.expires_at,
         started_at: None,

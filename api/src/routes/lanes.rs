@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
+use entropy_jobs::step;
 use entropy_schema::lanes;
 use entropy_schema::views::lanes::{self as view, Lane};
 use poem::web::Data;
@@ -70,9 +71,10 @@ impl Lanes {
         cursor: Query<Option<String>>,
     ) -> Result<Json<Page<LaneView>>, ApiError> {
         let ask = Ask::new(limit.0, cursor.0.as_deref())?;
+        let now = state.now().await;
         let mut conn = state.db.conn().await?;
         let rows = view::list(&mut conn, caller.organization_id, ask.before, ask.fetch()).await?;
-        Ok(Json(ask.page(rows, |lane| lane.id, show)))
+        Ok(Json(ask.page(rows, |lane| lane.id, |lane| show(lane, now))))
     }
 
     /// Pauses a lane
@@ -89,6 +91,7 @@ impl Lanes {
     ) -> Result<Json<LaneView>, ApiError> {
         caller.require(Role::Manager)?;
         let reason = reason(body.0)?;
+        let now = state.now().await;
         let mut conn = state.db.conn().await?;
         conn.transaction(async |conn| {
             if !lanes::pause(conn, caller.organization_id, id.0, &reason).await? {
@@ -100,8 +103,9 @@ impl Lanes {
                 .await
         })
         .await?;
+        step!("control.paused");
         let lane = view::get(&mut conn, caller.organization_id, id.0).await?;
-        lane.map(|lane| Json(show(lane))).ok_or_else(lane_not_found)
+        lane.map(|lane| Json(show(lane, now))).ok_or_else(lane_not_found)
     }
 
     /// Resumes a lane
@@ -117,6 +121,7 @@ impl Lanes {
         id: Path<Uuid>,
     ) -> Result<Json<LaneView>, ApiError> {
         caller.require(Role::Manager)?;
+        let now = state.now().await;
         let mut conn = state.db.conn().await?;
         conn.transaction(async |conn| {
             if !lanes::resume(conn, caller.organization_id, id.0).await? {
@@ -127,7 +132,7 @@ impl Lanes {
         .await?;
         state.waker.wake();
         let lane = view::get(&mut conn, caller.organization_id, id.0).await?;
-        lane.map(|lane| Json(show(lane))).ok_or_else(lane_not_found)
+        lane.map(|lane| Json(show(lane, now))).ok_or_else(lane_not_found)
     }
 }
 
@@ -135,7 +140,7 @@ fn lane_not_found() -> ApiError {
     ApiError::not_found("lane_not_found", "Your organisation has no such lane.")
 }
 
-fn show(lane: Lane) -> LaneView {
+fn show(lane: Lane, now: DateTime<Utc>) -> LaneView {
     LaneView {
         id: lane.id,
         lane: lane_name(&lane.kind, lane.id),
@@ -150,6 +155,6 @@ fn show(lane: Lane) -> LaneView {
         runnable_at: lane.runnable_at,
         available: lane.available,
         retryable: lane.retryable,
-        oldest_age_s: lane.oldest_at.map(|at| age_s(Utc::now(), at)),
+        oldest_age_s: lane.oldest_at.map(|at| age_s(now, at)),
     }
 }

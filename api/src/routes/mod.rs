@@ -13,6 +13,8 @@ mod job_view;
 mod jobs;
 mod lanes;
 mod message;
+#[cfg(test)]
+mod properties;
 mod queues;
 mod sends;
 mod users;
@@ -113,6 +115,11 @@ pub(crate) fn docs() -> impl Endpoint<Output = Response> + 'static {
             .header(header::CACHE_CONTROL, "no-cache")
             .body(page.clone())
     })
+}
+
+/// Checks an `Idempotency-Key`.
+pub(crate) fn checked_key(key: Option<&str>) -> Result<Option<String>, crate::problem::ApiError> {
+    enqueue::checked_key(key, "Idempotency-Key")
 }
 
 /// Returns the OpenAPI document: pretty JSON in a stable order.

@@ -121,6 +121,7 @@ async fn set(
 }
 
 async fn read(state: &AppState, organization: Uuid) -> Result<Vec<QueueView>, ApiError> {
+    let now = state.now().await;
     let mut conn = state.db.conn().await?;
     let counts = match state.queue_counts.get(&organization) {
         Some(counts) => counts,
@@ -131,7 +132,6 @@ async fn read(state: &AppState, organization: Uuid) -> Result<Vec<QueueView>, Ap
         }
     };
     let paused = queues::paused(&mut conn, organization).await?;
-    let now = Utc::now();
     let view = |name: &str| {
         let count = counts.iter().find(|count| count.queue == name);
         let paused_at = paused.iter().find(|(queue, _)| queue == name).map(|(_, at)| *at);

@@ -110,7 +110,7 @@ impl Users {
             hashed_password: state.passwords.turn().await?.hash(Secret::new(password)).await?,
             role: role.as_str().to_owned(),
             is_active: true,
-            created_at: Utc::now(),
+            created_at: state.now().await,
         };
         let mut conn = state.db.conn().await?;
         conn.transaction(async |conn| {

@@ -3,6 +3,7 @@
 use bigdecimal::BigDecimal;
 use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
+use entropy_schema::clock;
 use entropy_schema::costs::{self, Entry, Price};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -11,6 +12,7 @@ use uuid::Uuid;
 use crate::job::{Done, Job, JobError};
 use crate::lifecycle::Delivery;
 use crate::services::Context;
+use crate::step;
 
 /// The tokens of one run. Safe to repeat: the ledger has one line per request.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -46,15 +48,20 @@ impl Job for CostTally {
         let mut conn = ctx.conn().await?;
         let (entry, written) = conn
             .transaction(async |conn| {
-                let at = self.occurred_at.unwrap_or_else(Utc::now);
+                let at = match self.occurred_at {
+                    Some(at) => at,
+                    None => clock::now(conn).await?,
+                };
                 let price = costs::price_at(conn, ctx.organization_id, &self.model, at).await?;
                 let entry = self.entry(ctx, price.as_ref());
                 let written = costs::record(conn, &entry).await?;
+                step!("cost.written");
                 // The line that stands is the truth, also when another job wrote it.
                 let standing = costs::entry(conn, ctx.organization_id, &self.request_id).await?;
                 Ok::<_, entropy_schema::Error>((standing.unwrap_or(entry), written))
             })
             .await?;
+        step!("cost.committed");
         if !entry.priced {
             tracing::warn!(
                 model = self.model,

@@ -17,6 +17,7 @@ use crate::lifecycle::{Delivery, OnUnknown};
 use crate::message::Message;
 use crate::provider::{Device, ErrorClass, SendError, Sent};
 use crate::services::Context;
+use crate::step;
 
 /// One message from an account of ours to a person or a group.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -80,12 +81,14 @@ impl Job for SendMessage {
             Err(Refusal::No(refusal)) => return Err(refusal),
             Err(Refusal::Offline(_)) => return Err(offline()),
         };
+        step!("gate.committed");
         let called = Instant::now();
         let outcome = ctx
             .services
             .sender
             .send(&permit.device, &self.to_wxid, &self.message, started + SEND_WITHIN, &ctx.trace_id)
             .await;
+        step!("send.read");
         tracing::info!(
             account_id = %self.account_id,
             message_kind = self.message.kind(),
@@ -225,6 +228,7 @@ impl SendMessage {
     ) -> Result<Option<LaneWait>, entropy_schema::Error> {
         let mut conn = ctx.conn().await?;
         let ended = sends::end(&mut conn, permit.send_id, end).await?;
+        step!("send.recorded");
         if ended != sends::Ended::InTime && end.state != "unknown" {
             // The rescuer has called the outcome unknown while this process was frozen. It is known.
             sends::settle_late(&mut conn, ctx.job_id, late_state, result).await?;

@@ -46,11 +46,15 @@ impl Stores {
         if !namespace.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
             bail!("REDIS_NAMESPACE may hold letters, digits, - and _ only");
         }
+        let pool_size = parsed(env, "DATABASE_POOL_SIZE", 16, "a number of connections")?;
+        if pool_size == 0 {
+            bail!("DATABASE_POOL_SIZE must be at least 1");
+        }
         Ok(Stores {
             database_url: Secret::new(database_url),
             redis_url: Secret::new(redis_url),
             namespace,
-            pool_size: parsed(env, "DATABASE_POOL_SIZE", 16, "a number of connections")?,
+            pool_size,
         })
     }
 }
@@ -221,6 +225,20 @@ mod tests {
         let wrong = |name: &str| (name == "MAX_MESSAGES_PER_MINUTE").then(|| "viele".to_owned());
         let text = message(Ceilings::load(&wrong));
         assert!(text.contains("MAX_MESSAGES_PER_MINUTE") && !text.contains('\n'), "{text}");
+    }
+
+    #[test]
+    fn a_pool_without_connections_is_refused() {
+        let with = |size: &'static str| {
+            move |name: &str| match name {
+                "DATABASE_URL" => Some("postgres://db/entropy".to_owned()),
+                "REDIS_URL" => Some("redis://redis".to_owned()),
+                "DATABASE_POOL_SIZE" => Some(size.to_owned()),
+                _ => None,
+            }
+        };
+        assert!(message(Stores::load(&with("0"))).contains("DATABASE_POOL_SIZE"));
+        assert_eq!(Stores::load(&with("1")).expect("one connection").pool_size, 1);
     }
 
     #[test]

@@ -6,17 +6,29 @@ use std::time::Duration;
 use futures::stream;
 use poem::http::{StatusCode, header};
 use poem::{Body, Request, Response};
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::answers::Reply;
 use crate::Sandbox;
 use crate::failures::{Failure, Mode};
+use crate::gzip;
 
 /// Larger than any limit that a client would set at 10 MiB.
 const HUGE: usize = 11 * 1024 * 1024;
 
 /// How long a truncated answer rests before it breaks, so that its first half gets out.
 const TRUNCATION_PAUSE: Duration = Duration::from_millis(20);
+
+/// More than the hundred headers that HTTP clients commonly take.
+const FLOOD: usize = 500;
+
+/// How often an echoing refusal repeats the token.
+const ECHOES: usize = 200;
+
+/// What GeWe's own transport was seen to say, in the words of Go.
+const UPSTREAM_LOST: &str =
+    r#"{"ret":500,"msg":"发送消息失败","data":{"code":"-1","msg":"Post \"http://10.0.0.7:8080/api\": EOF"}}"#;
 
 const BAD_GATEWAY: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n\
     <center><h1>502 Bad Gateway</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n";
@@ -30,9 +42,12 @@ pub(crate) struct Shaped {
 
 /// Turns an answer into what the failure makes of it, after the delay it asks for.
 ///
-/// The delay before acceptance lies behind us here; a slow drip spends its delay between bytes.
+/// The delay before acceptance lies behind us here; a drip spends its delay between bytes.
 pub(crate) async fn shape(sandbox: &Sandbox, request: &Request, failure: Failure, reply: Reply) -> Shaped {
-    let spent = matches!(failure.mode, Mode::DelayBeforeAccept | Mode::LateAccept | Mode::SlowDrip);
+    let spent = matches!(
+        failure.mode,
+        Mode::DelayBeforeAccept | Mode::LateAccept | Mode::SlowDrip | Mode::EndlessDrip
+    );
     let connections = sandbox.connections();
     let waited = if spent { Ok(()) } else { connections.wait(request, failure.delay).await };
     if waited.is_err() || connections.has_hung_up(request) {
@@ -46,6 +61,18 @@ pub(crate) async fn shape(sandbox: &Sandbox, request: &Request, failure: Failure
         }
         Mode::TruncatedBody => truncated(json),
         Mode::SlowDrip => drip(json, failure.delay),
+        Mode::EndlessDrip => endless(failure.delay),
+        Mode::EmptyAnswer => Response::builder().status(StatusCode::NO_CONTENT).finish(),
+        Mode::HugeGarbage => content("application/json", "熵".repeat(HUGE / "熵".len())).finish(),
+        Mode::GzipBody => Response::builder()
+            .content_type("application/json")
+            .header(header::CONTENT_ENCODING, "gzip")
+            .body(gzip::wrap(json.as_bytes())),
+        Mode::HeaderFlood => flooded(json),
+        Mode::NoMessageId => content("application/json", r#"{"ret":200,"msg":"操作成功"}"#).finish(),
+        Mode::UnstorableId => content("application/json", unstorable(reply.envelope)).finish(),
+        Mode::UpstreamLost => content("application/json", UPSTREAM_LOST).finish(),
+        Mode::EchoingRefusal => content("application/json", echo(request, reply.envelope)).finish(),
         Mode::BadGatewayHtml | Mode::BadGatewayHtmlAfterAccept => {
             content("text/html", BAD_GATEWAY).status(StatusCode::BAD_GATEWAY).finish()
         }
@@ -55,6 +82,10 @@ pub(crate) async fn shape(sandbox: &Sandbox, request: &Request, failure: Failure
         Mode::Redirect => Response::builder()
             .status(StatusCode::FOUND)
             .header(header::LOCATION, format!("http://{}/_sandbox/redirect-target", local_address(request)))
+            .finish(),
+        Mode::RedirectToItself => Response::builder()
+            .status(StatusCode::TEMPORARY_REDIRECT)
+            .header(header::LOCATION, request.uri().path())
             .finish(),
         Mode::ServerErrorEnvelope => {
             content("application/json", json).status(StatusCode::INTERNAL_SERVER_ERROR).finish()
@@ -127,6 +158,38 @@ fn drip(json: String, gap: Duration) -> Response {
         Some((Ok::<_, Error>(vec![byte]), rest))
     });
     streamed(length, Body::from_bytes_stream(bytes))
+}
+
+/// Blanks for ever, which no reader of JSON minds.
+fn endless(gap: Duration) -> Response {
+    let blanks = stream::unfold((), move |()| async move {
+        sleep(gap).await;
+        Some((Ok::<_, Error>(vec![b' ']), ()))
+    });
+    Response::builder().content_type("application/json").body(Body::from_bytes_stream(blanks))
+}
+
+fn flooded(json: String) -> Response {
+    let flood = (0..FLOOD)
+        .fold(Response::builder(), |answer, n| answer.header(format!("x-flood-{n}"), "x".repeat(200)));
+    flood.content_type("application/json").body(json)
+}
+
+/// Ids with a character that databases refuse in a text.
+fn unstorable(mut envelope: Value) -> String {
+    if let Some(data) = envelope.get_mut("data").and_then(Value::as_object_mut) {
+        data.insert("newMsgId".to_owned(), json!("73\0\u{feff}00"));
+        data.insert("msgId".to_owned(), json!("\0"));
+    }
+    envelope.to_string()
+}
+
+/// A refusal with all that must not be kept: the token, control characters, and far too much of both.
+fn echo(request: &Request, mut envelope: Value) -> String {
+    let token =
+        request.headers().get("x-gewe-token").and_then(|token| token.to_str().ok()).unwrap_or_default();
+    envelope["data"]["echo"] = json!(format!("{token}\0\r\n").repeat(ECHOES));
+    envelope.to_string()
 }
 
 fn streamed(length: usize, body: Body) -> Response {

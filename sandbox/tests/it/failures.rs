@@ -224,3 +224,98 @@ async fn an_offline_account_accepts_nothing_whatever_the_failure() {
     assert_eq!(sandbox.received().await, NOTHING);
     assert_eq!(sandbox.last_call().await["outcome"], "offline");
 }
+
+/// Reads an answer that is right in all but its frame, after a client has refused to read it.
+async fn raw_answer(sandbox: &TestSandbox, mode: &str) -> (reqwest::Response, Value) {
+    let response = sandbox.text_failing(mode, mode).send().await.unwrap();
+    let call = sandbox.last_call().await;
+    (response, call["outcome"].clone())
+}
+
+#[tokio::test]
+async fn endless_drip_delivers_and_never_ends() {
+    let sandbox = TestSandbox::start().await;
+    let (mut response, _) = raw_answer(&sandbox, "endless_drip;delay_ms=1").await;
+    for _ in 0..100 {
+        assert!(
+            response.chunk().await.unwrap().is_some_and(|blanks| blanks.iter().all(|byte| *byte == b' '))
+        );
+    }
+    assert_eq!(sandbox.received().await.len(), 1);
+}
+
+#[tokio::test]
+async fn answers_without_a_readable_body_deliver_all_the_same() {
+    let sandbox = TestSandbox::start().await;
+    let (response, outcome) = raw_answer(&sandbox, "empty_answer").await;
+    assert_eq!((response.status().as_u16(), &outcome), (204, &json!("delivered")));
+    assert_eq!(response.bytes().await.unwrap().len(), 0);
+    let (response, outcome) = raw_answer(&sandbox, "huge_garbage").await;
+    assert_eq!(outcome, "delivered");
+    assert!(response.bytes().await.unwrap().len() > 10 * 1024 * 1024);
+    let (response, outcome) = raw_answer(&sandbox, "gzip_body").await;
+    assert_eq!(
+        (&response.headers()["content-encoding"], &outcome),
+        (&"gzip".parse().unwrap(), &json!("delivered"))
+    );
+    assert_eq!(response.bytes().await.unwrap()[..3], [0x1f, 0x8b, 8]);
+    let error = sandbox.text_failing("header_flood", "header_flood").send().await.unwrap_err();
+    assert!(error.is_request(), "{error:?}");
+    assert_eq!(sandbox.last_call().await["outcome"], "delivered");
+}
+
+#[tokio::test]
+async fn envelopes_that_prove_nothing_deliver_all_the_same() {
+    let sandbox = TestSandbox::start().await;
+    assert_eq!(envelope(sandbox.text_failing("1", "no_message_id")).await["data"], Value::Null);
+    let answer = envelope(sandbox.text_failing("2", "unstorable_id")).await;
+    assert!(answer["data"]["newMsgId"].as_str().is_some_and(|id| id.contains('\0')), "{answer}");
+    let answer = envelope(sandbox.text_failing("3", "upstream_lost")).await;
+    assert!(answer["ret"] == 500 && answer["data"]["msg"].as_str().is_some_and(|text| text.ends_with("EOF")));
+    assert_eq!(sandbox.received().await, ["1", "2", "3"]);
+}
+
+#[tokio::test]
+async fn an_echoing_refusal_repeats_the_token_and_delivers_nothing() {
+    let sandbox = TestSandbox::start().await;
+    let answer = envelope(sandbox.text_failing("m", "echoing_refusal")).await;
+    assert_eq!(answer["ret"], 500);
+    let echo = answer["data"]["echo"].as_str().unwrap();
+    assert!(echo.starts_with("token-1\0\r\n") && echo.len() > 1000);
+    assert_eq!(sandbox.received().await, NOTHING);
+}
+
+#[tokio::test]
+async fn a_redirect_to_itself_sends_for_those_who_follow_it() {
+    let sandbox = TestSandbox::start().await;
+    let response = sandbox.text_failing("m", "redirect_to_itself").send().await.unwrap();
+    assert_eq!(response.status(), 307);
+    assert_eq!(response.headers()["location"], "/gewe/v2/api/message/postText");
+    assert_eq!(sandbox.received().await, NOTHING);
+}
+
+#[tokio::test]
+async fn a_mix_meets_its_exact_share_of_each_kind_of_call_behind_the_plans() {
+    let sandbox = TestSandbox::start().await;
+    let mix =
+        json!({"app_id": APP, "seed": 4, "of": 5, "modes": [{"mode": "risk"}, {"mode": "unknown_error"}]});
+    let planned = sandbox.post("/_sandbox/failures/mix", mix).await;
+    assert_eq!(planned.status(), 201);
+    assert_eq!(planned.json::<Value>().await.unwrap(), json!({"seed": 4}));
+    sandbox.post("/_sandbox/failures", json!({"mode": "server_error_envelope"})).await;
+    assert_eq!(sandbox.text("planned").send().await.unwrap().status(), 500);
+    for n in 0..20 {
+        sandbox.text(&n.to_string()).send().await.unwrap();
+    }
+    let calls = sandbox.get("/_sandbox/calls").await;
+    let met =
+        |mode: &str| calls["items"].as_array().unwrap().iter().filter(|call| call["failure"] == mode).count();
+    assert_eq!((met("risk"), met("unknown_error"), met("server_error_envelope")), (4, 4, 1));
+    assert_eq!(sandbox.received().await.len(), 12);
+    let refused =
+        sandbox.post("/_sandbox/failures/mix", json!({"of": 1, "modes": [{"mode": "explode"}]})).await;
+    assert_eq!(refused.status(), 400);
+    sandbox.client.delete(format!("{}/_sandbox/failures", sandbox.base)).send().await.unwrap();
+    sandbox.text("after").send().await.unwrap();
+    assert_eq!(sandbox.received().await.last().map(String::as_str), Some("after"));
+}

@@ -202,7 +202,8 @@ target AS (
     UPDATE jobs SET final_state = NULL, finalized_at = NULL, result = NULL, error = NULL,
         max_attempts = GREATEST(max_attempts, attempt + 1)
     FROM opened WHERE jobs.id = opened.job_id
-    RETURNING jobs.*
+    RETURNING jobs.id, jobs.organization_id, jobs.queue, jobs.lane_id, jobs.order_key, jobs.class, jobs.attempt,
+        jobs.expires_at
 ), waiting AS (
     INSERT INTO pending (job_id, organization_id, queue, lane_id, order_key, class, attempt, expires_at)
     SELECT id, organization_id, queue, lane_id, order_key, class, attempt, expires_at FROM revived ORDER BY id

@@ -101,13 +101,17 @@ pub async fn promote(conn: &mut Conn, limit: i64) -> Result<i64> {
 ///
 /// A job that waits for its retry holds back later jobs of the same lane, class and key, so that a conversation keeps
 /// its order; a queue that its organisation has paused holds back all.
-const ELIGIBLE: &str = "p.due_at IS NULL
+pub(crate) const ELIGIBLE: &str = "p.due_at IS NULL
       AND NOT EXISTS (SELECT FROM pending b WHERE b.lane_id = p.lane_id AND b.order_key = p.order_key
           AND b.class = p.class AND b.seq < p.seq AND b.due_at IS NOT NULL AND b.wait_code <> 'scheduled')
       AND NOT EXISTS (SELECT FROM queue_pauses s WHERE s.organization_id = p.organization_id AND s.queue = p.queue)";
 
 const LEASE_COLUMNS: &str = "job_id, organization_id, queue, lane_id, order_key, class, seq, attempt, crashes, \
     expires_at, dispatched_at, lease_until";
+
+/// Named one by one here and everywhere: a column that a newer version adds must not change what a statement means.
+const PENDING_COLUMNS: &str = "pending.job_id, pending.organization_id, pending.queue, pending.lane_id, \
+    pending.order_key, pending.class, pending.seq, pending.attempt, pending.crashes, pending.expires_at";
 
 const LEASE_VALUES: &str = "job_id, organization_id, queue, lane_id, order_key, class, seq, attempt + 1, crashes, \
     expires_at, clock_timestamp(), clock_timestamp() + $2 * interval '1 millisecond'";
@@ -123,7 +127,8 @@ WITH due AS (
         SELECT p.job_id FROM pending p WHERE p.lane_id = due.id AND {ELIGIBLE}
         ORDER BY p.class, p.seq LIMIT 1) AS next
 ), taken AS (
-    DELETE FROM pending USING head WHERE pending.job_id = head.job_id RETURNING pending.*
+    DELETE FROM pending USING head WHERE pending.job_id = head.job_id
+    RETURNING {PENDING_COLUMNS}
 ), leased AS (
     INSERT INTO leases ({LEASE_COLUMNS}) SELECT {LEASE_VALUES} FROM taken
     RETURNING job_id, attempt, queue, class
@@ -248,7 +253,8 @@ WITH RECURSIVE tenants AS (
         FOR UPDATE SKIP LOCKED) AS next
     LIMIT $1
 ), taken AS (
-    DELETE FROM pending USING head WHERE pending.job_id = head.job_id RETURNING pending.*
+    DELETE FROM pending USING head WHERE pending.job_id = head.job_id
+    RETURNING {PENDING_COLUMNS}
 )
 INSERT INTO leases ({LEASE_COLUMNS}) SELECT {LEASE_VALUES} FROM taken ORDER BY class, seq
 RETURNING job_id, attempt, queue, class"

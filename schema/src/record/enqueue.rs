@@ -136,7 +136,7 @@ pub async fn enqueue(conn: &mut Conn, jobs: &[NewJob]) -> Result<Vec<Enqueued>> 
     let created = insert(conn, jobs).await?;
     let mut answers = Vec::with_capacity(jobs.len());
     let missing: Vec<&NewJob> = jobs.iter().filter(|job| !created.contains(&job.id)).collect();
-    let (by_key, by_unique) =
+    let (mut by_key, by_unique) =
         if missing.is_empty() { Default::default() } else { existing(conn, &missing).await? };
     for job in jobs {
         if created.contains(&job.id) {
@@ -153,8 +153,10 @@ pub async fn enqueue(conn: &mut Conn, jobs: &[NewJob]) -> Result<Vec<Enqueued>> 
                 let unique = job.unique_key.clone().unwrap_or_default();
                 match by_unique.get(&(job.organization_id, unique)) {
                     Some(id) => {
-                        if job.idempotency.is_some() {
+                        if let Some(Idempotency { key, request_hash }) = job.idempotency.clone() {
                             repoint(conn, job, *id).await?;
+                            // Another of these jobs may have the same key.
+                            by_key.insert((job.organization_id, key), (*id, request_hash));
                         }
                         Enqueued::Existing(*id)
                     }

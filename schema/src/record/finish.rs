@@ -72,7 +72,10 @@ WITH input AS (
     ORDER BY l.job_id FOR UPDATE OF l
 ), gone AS (
     DELETE FROM leases USING fenced WHERE leases.job_id = fenced.id
-    RETURNING leases.*, fenced.*,
+    RETURNING leases.job_id, leases.organization_id, leases.queue, leases.lane_id, leases.order_key, leases.class,
+        leases.seq, leases.attempt, leases.crashes, leases.expires_at, leases.worker_id, leases.claimed_at,
+        fenced.outcome, fenced.result, fenced.error, fenced.delay_ms, fenced.wait_code, fenced.wait_note,
+        fenced.crashed, fenced.lane_delay_ms, fenced.lane_code,
         -- Somebody asked for it to be cancelled while it ran: it does not go round again.
         COALESCE(fenced.wanted, CASE WHEN leases.cancel_requested_at IS NOT NULL THEN 'cancelled' END) AS final_state
 ), ended AS (
@@ -103,7 +106,7 @@ WITH input AS (
     UPDATE lanes SET busy_job_id = NULL,
         runnable_at = clock_timestamp() + COALESCE(g.lane_delay_ms, 0) * interval '1 millisecond',
         wait_code = g.lane_code
-    FROM (SELECT * FROM gone WHERE lane_id IS NOT NULL ORDER BY lane_id) g
+    FROM (SELECT job_id, lane_id, lane_delay_ms, lane_code FROM gone WHERE lane_id IS NOT NULL ORDER BY lane_id) g
     WHERE lanes.id = g.lane_id AND lanes.busy_job_id = g.job_id
 )
 SELECT job_id FROM gone";

@@ -45,6 +45,9 @@ pub struct Expired {
     pub send_state: Option<String>,
 }
 
+/// The columns of a lease that [`LOST`] needs.
+const HELD: &str = "job_id, attempt, worker_id, crashes, claimed_at";
+
 /// What is read of a lease `l` whose attempt is over without an end.
 const LOST: &str = "\
 SELECT l.job_id, l.attempt, l.worker_id, l.crashes, j.kind, j.max_attempts, j.args ->> 'on_unknown' AS on_unknown,
@@ -59,7 +62,7 @@ ORDER BY l.job_id";
 /// Returns up to `limit` claimed leases that have expired. Locks them in the caller's transaction.
 pub async fn expired(conn: &mut Conn, limit: i64) -> Result<Vec<Expired>> {
     let statement = format!(
-        "WITH l AS (SELECT * FROM leases WHERE lease_until < (SELECT clock_timestamp()) AND worker_id IS NOT NULL \
+        "WITH l AS (SELECT {HELD} FROM leases WHERE lease_until < (SELECT clock_timestamp()) AND worker_id IS NOT NULL \
          ORDER BY lease_until LIMIT $1 FOR UPDATE SKIP LOCKED) {LOST}"
     );
     Ok(sql_query(statement).bind::<BigInt, _>(limit).load(conn).await?)
@@ -67,8 +70,9 @@ pub async fn expired(conn: &mut Conn, limit: i64) -> Result<Vec<Expired>> {
 
 /// Returns the lease of `job` if `worker` still holds it. Locks it in the caller's transaction.
 pub async fn held(conn: &mut Conn, job: Uuid, worker: Uuid) -> Result<Option<Expired>> {
-    let statement =
-        format!("WITH l AS (SELECT * FROM leases WHERE job_id = $1 AND worker_id = $2 FOR UPDATE) {LOST}");
+    let statement = format!(
+        "WITH l AS (SELECT {HELD} FROM leases WHERE job_id = $1 AND worker_id = $2 FOR UPDATE) {LOST}"
+    );
     Ok(sql_query(statement)
         .bind::<SqlUuid, _>(job)
         .bind::<SqlUuid, _>(worker)

@@ -105,6 +105,11 @@ impl Client {
         Client { base: base.to_owned(), ..self.clone() }
     }
 
+    /// The same person with no connection of before.
+    pub(crate) fn on_a_new_connection(&self) -> Client {
+        Client { http: http(), ..self.clone() }
+    }
+
     /// Makes an organisation and returns its first admin, logged in.
     pub(crate) async fn register(&self) -> Client {
         let name = format!("{:012x}", fastrand::u64(..) & 0xffff_ffff_ffff);
@@ -200,19 +205,23 @@ impl Client {
 
     /// Adds an account that may send `per_minute` with `min_gap_ms` in between, its other limits out of the way.
     pub(crate) async fn account(&self, per_minute: i32, min_gap_ms: i32) -> Account {
+        let limits = json!({
+            "messages_per_minute": per_minute,
+            "min_gap_ms": min_gap_ms,
+            "messages_per_day": 100_000,
+            "recipients_per_minute": 600,
+        });
+        self.account_with(json!({ "limits": limits })).await
+    }
+
+    /// Adds an account that is online, with these fields.
+    pub(crate) async fn account_with(&self, fields: Value) -> Account {
         let name = format!("{:016x}", fastrand::u64(..));
         let app_id = format!("wx_{name}");
-        let body = json!({
-            "wxid": format!("wxid_{name}"),
-            "nickname": "小李",
-            "gewe_app_id": app_id,
-            "limits": {
-                "messages_per_minute": per_minute,
-                "min_gap_ms": min_gap_ms,
-                "messages_per_day": 100_000,
-                "recipients_per_minute": 600,
-            },
-        });
+        let mut body = json!({ "wxid": format!("wxid_{name}"), "nickname": "小李", "gewe_app_id": app_id });
+        for (field, value) in fields.as_object().expect("fields") {
+            body[field] = value.clone();
+        }
         let answer = self.post("/wechat-accounts", body).await.expect(201);
         Account { id: answer["id"].as_str().and_then(|id| id.parse().ok()).expect("an id"), app_id }
     }
@@ -302,9 +311,30 @@ impl Sandbox {
         self.entries().await.iter().map(arrival).collect()
     }
 
+    /// Returns what GeWe said yes to, in the order of arrival, and how much of it was dropped in silence.
+    pub(crate) async fn accepted(&self) -> (Vec<Arrival>, usize) {
+        let entries = self.pages("ledger", "&delivered=all").await;
+        let dropped = entries.iter().filter(|entry| entry["delivered"] == false).count();
+        (entries.iter().map(arrival).collect(), dropped)
+    }
+
     /// Returns the ledger as the sandbox shows it.
     pub(crate) async fn entries(&self) -> Vec<Value> {
-        self.get("/_sandbox/ledger?limit=100000").await["items"].as_array().expect("items").clone()
+        self.pages("ledger", "").await
+    }
+
+    /// Reads a list page by page: a long run fills more than one answer may hold.
+    async fn pages(&self, list: &str, filter: &str) -> Vec<Value> {
+        let mut entries: Vec<Value> = Vec::new();
+        loop {
+            let since = entries.last().map_or(0, |last| last["seq"].as_u64().expect("a number"));
+            let mut page = self.get(&format!("/_sandbox/{list}?limit=10000&since={since}{filter}")).await;
+            match page["items"].as_array_mut() {
+                Some(items) if items.is_empty() => return entries,
+                Some(items) => entries.append(items),
+                None => panic!("not a page of the {list}: {page}"),
+            }
+        }
     }
 
     /// Returns how many messages the phone has received.
@@ -320,7 +350,14 @@ impl Sandbox {
 
     /// Returns every call that was made, also those that failed.
     pub(crate) async fn calls(&self) -> Vec<Value> {
-        self.get("/_sandbox/calls?limit=100000").await["items"].as_array().expect("items").clone()
+        self.pages("calls", "").await
+    }
+
+    /// Returns every call that was to send something, whatever came of it. The calls do not say what.
+    pub(crate) async fn sending_calls(&self) -> Vec<Arrival> {
+        let calls = self.calls().await;
+        let sends = |call: &&Value| call["path"].as_str().is_some_and(|path| path.contains("/message/post"));
+        calls.iter().filter(sends).map(arrival).collect()
     }
 
     /// Plans a failure, such as `{"mode": "delay_before_accept", "delay_ms": 2000, "times": 1}`.
@@ -328,6 +365,31 @@ impl Sandbox {
         let request = self.http.post(format!("{}/_sandbox/failures", self.base)).json(&plan);
         let response = request.send().await.expect("the sandbox answers");
         assert_eq!(response.status().as_u16(), 201, "{plan}: {}", response.text().await.unwrap_or_default());
+    }
+
+    /// Mixes failures in exact shares, such as `{"of": 10, "modes": [{"mode": "risk"}]}`.
+    pub(crate) async fn mix(&self, mix: Value) {
+        let request = self.http.post(format!("{}/_sandbox/failures/mix", self.base)).json(&mix);
+        let response = request.send().await.expect("the sandbox answers");
+        assert_eq!(response.status().as_u16(), 201, "{mix}: {}", response.text().await.unwrap_or_default());
+    }
+
+    /// Forgets everything: what was received, the failures, and the states of accounts.
+    pub(crate) async fn reset(&self) {
+        let request = self.http.post(format!("{}/_sandbox/reset", self.base));
+        assert_eq!(request.send().await.expect("the sandbox answers").status().as_u16(), 200);
+    }
+
+    /// Returns every call of one account.
+    pub(crate) async fn calls_of(&self, app_id: &str) -> Vec<Value> {
+        let path = format!("/_sandbox/calls?limit=100000&app_id={app_id}");
+        self.get(&path).await["items"].as_array().expect("items").clone()
+    }
+
+    /// Returns what the phone received from one account.
+    pub(crate) async fn entries_of(&self, app_id: &str) -> Vec<Value> {
+        let path = format!("/_sandbox/ledger?limit=100000&app_id={app_id}");
+        self.get(&path).await["items"].as_array().expect("items").clone()
     }
 
     /// Forgets the planned failures.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::client::{Account, send};
-use super::history::{self, Arrival, Fault, Limits, Message};
+use super::history::{self, Arrival, Ask, Fault, Limits, Message, Outcome, Rules};
 use super::{Client, Platform, eventually, secs};
 
 /// What to send.
@@ -107,13 +107,22 @@ impl Load {
         (self.shape.accounts * self.shape.messages) as u64
     }
 
-    /// Returns every fault in what the phone received.
-    pub(crate) fn faults(&self, arrived: &[Arrival]) -> Vec<Fault> {
+    /// Returns every fault in what the phone received; `unknown` are the jobs whose outcome nobody knows.
+    pub(crate) fn faults(&self, arrived: &[Arrival], unknown: &HashSet<Uuid>) -> Vec<Fault> {
         let limits = Limits {
             per_minute: usize::try_from(self.shape.per_minute).expect("a limit"),
+            per_day: None,
+            recipients_per_minute: None,
             min_gap: Duration::from_millis(self.shape.min_gap_ms.unsigned_abs().into()),
         };
-        history::faults(&self.asked, arrived, limits)
+        let accounts = self.accounts.iter().map(|account| (account.app_id.clone(), limits)).collect();
+        let unknown: HashSet<&Message> = unknown.iter().map(|job| &self.jobs[job]).collect();
+        let ask = |message: &Message| {
+            let outcome = if unknown.contains(message) { Outcome::Unknown } else { Outcome::Sent };
+            Ask { outcome, ..Ask::new(message.clone()) }
+        };
+        let asked: Vec<Ask> = self.asked.iter().map(ask).collect();
+        history::faults(&asked, arrived, &Rules { accounts, ..Rules::default() })
     }
 
     /// Panics unless the phone received every message once, in order, within the limits, and every job says so.
@@ -123,9 +132,7 @@ impl Load {
     pub(crate) async fn assert_kept(&self, platform: &Platform) -> usize {
         let open = self.client.all("/sends?state=unknown").await;
         let open: HashSet<Uuid> = open.iter().map(|send| id_of(&send["job_id"])).collect();
-        let may_be_lost: HashSet<&Message> = open.iter().map(|job| &self.jobs[job]).collect();
-        let mut faults = self.faults(&platform.ledger().await);
-        faults.retain(|fault| !matches!(fault, Fault::Lost(message) if may_be_lost.contains(message)));
+        let faults = self.faults(&platform.ledger().await, &open);
         assert!(faults.is_empty(), "{} faults: {:#?}", faults.len(), &faults[..faults.len().min(10)]);
 
         let jobs = self.client.all("/jobs?kind=send_message").await;

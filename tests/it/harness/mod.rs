@@ -8,15 +8,20 @@
 //! | [`platform`] | the whole platform: sandbox, API, workers, schedulers |
 //! | [`shared`] | one platform for all tests that only look at an organisation of their own |
 //! | [`client`] | HTTP: the API as somebody who is logged in, and the sandbox's switches |
+//! | [`chaos`] | short and long form of the tests that disturb |
 //! | [`book`] | the record without any process: for statements |
+//! | [`gauge`] | what a process, a table and Redis use, and whether it stays flat |
 //! | [`history`] | what the phone received against what was asked for |
 //! | [`load`] | messages of several accounts and conversations, enqueued over HTTP |
+//! | [`traffic`] | everything that callers do, mixed, while processes die; and what became of it |
 //! | [`invariants`] | what must hold in the record at any moment |
 
 #![allow(dead_code, reason = "a kit: not every tool is in use at every moment")]
 
 pub(crate) mod book;
+pub(crate) mod chaos;
 pub(crate) mod client;
+pub(crate) mod gauge;
 pub(crate) mod history;
 pub(crate) mod invariants;
 pub(crate) mod load;
@@ -24,6 +29,7 @@ pub(crate) mod platform;
 pub(crate) mod process;
 pub(crate) mod servers;
 pub(crate) mod shared;
+pub(crate) mod traffic;
 pub(crate) mod turn;
 
 use std::time::{Duration, Instant};

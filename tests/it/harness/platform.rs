@@ -31,6 +31,7 @@ pub(crate) struct Builder {
     alone: bool,
     own_redis: bool,
     own_postgres: bool,
+    database: Option<Database>,
     env: Vec<(String, String)>,
 }
 
@@ -71,6 +72,12 @@ impl Builder {
         self
     }
 
+    /// A database that the test has made, instead of one that is up to date.
+    pub(crate) fn on(mut self, database: Database) -> Builder {
+        self.database = Some(database);
+        self
+    }
+
     /// A variable for all processes, instead of the default.
     pub(crate) fn env(mut self, name: &str, value: &str) -> Builder {
         self.env.push((name.into(), value.into()));
@@ -81,8 +88,11 @@ impl Builder {
     pub(crate) async fn start(self) -> Platform {
         let turn = if self.alone { turn::alone().await } else { turn::shared().await };
         let redis = if self.own_redis { RedisServer::own().await } else { RedisServer::shared().await };
-        let database =
-            if self.own_postgres { Database::on_own_server().await } else { Database::create().await };
+        let database = match self.database {
+            Some(database) => database,
+            None if self.own_postgres => Database::on_own_server().await,
+            None => Database::create().await,
+        };
         let db = Db::new(database.url(), 4, Profile::Api).expect("a pool");
         let dir = std::env::temp_dir().join(format!("entropy-it-logs-{:016x}", fastrand::u64(..)));
         std::fs::create_dir(&dir).expect("a directory for logs");
@@ -174,6 +184,7 @@ impl Platform {
             alone: false,
             own_redis: false,
             own_postgres: false,
+            database: None,
             env: Vec::new(),
         }
     }
@@ -211,6 +222,17 @@ impl Platform {
         self.apis.push(process);
     }
 
+    /// Starts one more process of the API, of any program and with more variables than the others have. See
+    /// [`Platform::ready`].
+    pub(crate) fn start_other_api(&mut self, program: &std::path::Path, env: &[(&str, &str)]) {
+        let address = format!("127.0.0.1:{}", free_port());
+        self.bases.push(format!("http://{address}"));
+        let mut all = vec![("BIND", address.as_str())];
+        all.extend(env);
+        let process = self.other_process("api", program, &["api"], &all);
+        self.apis.push(process);
+    }
+
     /// Starts one more worker. See [`Platform::ready`].
     pub(crate) fn start_worker(&mut self) {
         let process = self.process("worker", &["worker"], "");
@@ -239,6 +261,28 @@ impl Platform {
     pub(crate) fn replace_worker(&mut self, n: usize) {
         self.workers[n].kill();
         self.workers[n] = self.process("worker", &["worker"], "");
+    }
+
+    /// Kills the n-th scheduler as `kill -9` does, and starts another in its place.
+    pub(crate) fn replace_scheduler(&mut self, n: usize) {
+        self.schedulers[n].kill();
+        self.schedulers[n] = self.process("scheduler", &["scheduler"], "");
+    }
+
+    /// Starts a process in a test's own way: any program, with more variables than the others have.
+    ///
+    /// Put it among [`Platform::workers`], [`Platform::apis`] or [`Platform::schedulers`], to which it belongs.
+    pub(crate) fn other_process(
+        &mut self,
+        name: &str,
+        program: &std::path::Path,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> Process {
+        self.started += 1;
+        let mut all = self.env.clone();
+        all.extend(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        Process::start_program(program, &format!("{:02}-{name}", self.started), args, &all, &self.dir)
     }
 
     fn process(&mut self, name: &str, args: &[&str], bind: &str) -> Process {
@@ -297,14 +341,11 @@ impl Platform {
     /// Waits until no job waits or runs.
     pub(crate) async fn idle(&self, timeout: Duration) {
         eventually("every job has ended", timeout, async || {
-            let (pending, leased) = (
-                self.number("SELECT count(*) AS n FROM pending").await,
-                self.number("SELECT count(*) AS n FROM leases").await,
-            );
-            if pending + leased == 0 {
-                Ok(())
-            } else {
-                Err(format!("{pending} wait, {leased} are handed out"))
+            // One look at both: a job that is taken back between two looks would be in neither.
+            let alive = "SELECT (SELECT count(*) FROM pending) + (SELECT count(*) FROM leases) AS n";
+            match self.number(alive).await {
+                0 => Ok(()),
+                alive => Err(format!("{alive} wait or are handed out")),
             }
         })
         .await;

@@ -79,9 +79,20 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `entropy ARGS` with nothing of our environment but `env`. Its output is appended to `dir/name.log`.
     pub(crate) fn start(name: &str, args: &[&str], env: &[(String, String)], dir: &Path) -> Process {
+        Process::start_program(Path::new(ENTROPY), name, args, env, dir)
+    }
+
+    /// Starts another program in the same way.
+    pub(crate) fn start_program(
+        program: &Path,
+        name: &str,
+        args: &[&str],
+        env: &[(String, String)],
+        dir: &Path,
+    ) -> Process {
         let log = dir.join(format!("{name}.log"));
         let output = File::options().create(true).append(true).open(&log).expect("a log file");
-        let child = Command::new(ENTROPY)
+        let child = Command::new(program)
             .args(args)
             .env_clear()
             .envs(env.iter().map(|(name, value)| (name, value)))
@@ -117,6 +128,11 @@ impl Process {
         tell_watchdog("del", self.child.id());
     }
 
+    /// Returns how it ended, if it has.
+    pub(crate) fn status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("its status")
+    }
+
     /// Waits for it to end by itself.
     pub(crate) async fn ended(&mut self, timeout: Duration) -> ExitStatus {
         let what = format!("{} ends", self.name);
@@ -147,6 +163,72 @@ impl Process {
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
+}
+
+/// A server and its child processes, none of which runs until the value is dropped.
+///
+/// A signal to a server's first process freezes that one alone: the backends of Postgres go on without it.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    pids: Vec<Pid>,
+}
+
+impl Frozen {
+    /// Freezes a process that is ours, and its children.
+    pub(crate) fn with_children(pid: u32) -> Frozen {
+        let mut frozen = Frozen { pids: Vec::new() };
+        // The parent first: afterwards it starts no others.
+        frozen.add(pid);
+        for child in children(pid) {
+            frozen.add(child);
+        }
+        frozen
+    }
+
+    fn add(&mut self, pid: u32) {
+        let pid = Pid::from_raw(i32::try_from(pid).expect("a process id"));
+        // A child may have ended meanwhile. It is not reaped while its parent is frozen, so the number is still its own.
+        if signal::kill(pid, Signal::SIGSTOP).is_ok() {
+            // Whoever kills the test run must not leave a frozen server behind, which hears nothing but SIGKILL.
+            tell_watchdog("add", pid);
+            self.pids.push(pid);
+        }
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        for &pid in self.pids.iter().rev() {
+            tell_watchdog("del", pid);
+            let _ = signal::kill(pid, Signal::SIGCONT);
+        }
+    }
+}
+
+/// Returns the children of a process.
+fn children(pid: u32) -> Vec<u32> {
+    // Not every system has `/proc`, and not every one that has it also has `ps`.
+    let list = |path: &Path| -> Option<(u32, u32)> {
+        let stat = fs::read_to_string(path.join("stat")).ok()?;
+        // The name of the program, in parentheses, may hold anything.
+        let (before, after) = (stat.split(' ').next()?, stat.rsplit_once(") ")?.1);
+        Some((before.parse().ok()?, after.split(' ').nth(1)?.parse().ok()?))
+    };
+    let mut all: Vec<(u32, u32)> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| list(&entry.path()))
+        .collect();
+    if all.is_empty() {
+        let output = Command::new("ps").args(["-A", "-o", "pid=", "-o", "ppid="]).output().expect("ps runs");
+        let pair = |line: &str| {
+            let mut numbers = line.split_whitespace().map(|number| number.parse().ok());
+            Some((numbers.next()??, numbers.next()??))
+        };
+        all = String::from_utf8_lossy(&output.stdout).lines().filter_map(pair).collect();
+    }
+    all.into_iter().filter(|&(_, parent)| parent == pid).map(|(child, _)| child).collect()
 }
 
 impl Drop for Process {

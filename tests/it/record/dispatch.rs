@@ -218,3 +218,21 @@ async fn concurrent_relays_hand_out_every_attempt_once() {
     );
     book.assert_sound().await;
 }
+
+#[tokio::test]
+async fn the_sweep_finds_a_lane_that_lost_its_mark_and_no_lane_that_waits_for_a_retry() {
+    let book = Book::open().await;
+    let (lane, worker) = (book.lane().await, Uuid::now_v7());
+    book.enqueue(&[book.job_in(lane, "张先生", 1), book.job_in(lane, "张先生", 1)]).await;
+    let first = book.take(worker).await;
+    assert!(book.finish(retry_of(&first, worker, 60_000)).await);
+    assert!(book.dispatch().await.is_empty(), "the second message waits behind the first");
+    let sweep = async || lanes::sweep(&mut *book.conn().await).await.expect("swept");
+    assert_eq!(sweep().await, 0, "nothing is lost: the retry will mark the lane when its time comes");
+
+    let lost = book.lane().await;
+    book.enqueue(&[book.job_in(lost, "李女士", 1)]).await;
+    book.run(&format!("UPDATE lanes SET runnable_at = NULL WHERE id = '{lost}'")).await;
+    assert_eq!(sweep().await, 1);
+    assert_eq!(book.dispatch_one().await.class, 1);
+}

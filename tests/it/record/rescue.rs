@@ -20,6 +20,28 @@ use uuid::Uuid;
 use crate::harness::Book;
 use crate::harness::servers::RedisServer;
 
+/// A rescuer that is asked to look, over the book.
+pub(super) fn rescuer_over(book: &Book, redis: &RedisServer, namespace: &str) -> Rescuer {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let services = Services {
+        db: book.db.clone(),
+        sender: Arc::new(GeweClient::new("http://127.0.0.1:9/gewe/v2/api", Timeouts::default()).unwrap()),
+        guard: Arc::new(Guard::new(40)),
+        vault: None,
+        default_token: None,
+        ceilings: Ceilings { messages_per_minute: 40, api_calls_per_hour: 1000 },
+        metrics: Arc::new(Metrics::new().unwrap()),
+    };
+    let registry = entropy_jobs::kinds::registry();
+    Rescuer {
+        services: Arc::new(services),
+        queues: registry.queues(),
+        registry,
+        broker: Broker::new(&Secret::new(redis.url()), namespace).unwrap(),
+        ended: Arc::new(Notify::new()),
+    }
+}
+
 /// A book with a rescuer over it.
 struct Scene {
     book: Book,
@@ -30,27 +52,10 @@ struct Scene {
 
 impl Scene {
     async fn set() -> Scene {
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let book = Book::open().await;
         let redis = RedisServer::shared().await;
         let namespace = format!("it{:016x}", fastrand::u64(..));
-        let services = Services {
-            db: book.db.clone(),
-            sender: Arc::new(GeweClient::new("http://127.0.0.1:9/gewe/v2/api", Timeouts::default()).unwrap()),
-            guard: Arc::new(Guard::new(40)),
-            vault: None,
-            default_token: None,
-            ceilings: Ceilings { messages_per_minute: 40, api_calls_per_hour: 1000 },
-            metrics: Arc::new(Metrics::new().unwrap()),
-        };
-        let registry = entropy_jobs::kinds::registry();
-        let rescuer = Rescuer {
-            services: Arc::new(services),
-            queues: registry.queues(),
-            registry,
-            broker: Broker::new(&Secret::new(redis.url()), &namespace).unwrap(),
-            ended: Arc::new(Notify::new()),
-        };
+        let rescuer = rescuer_over(&book, &redis, &namespace);
         Scene { book, rescuer, redis, namespace }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use entropy_jobs::step;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
@@ -18,8 +19,10 @@ pub async fn run(broker: &Broker, queues: &[&str], guard: &Arc<Guard>, stop: Can
             () = stop.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
-        if let Err(error) = broker.trim(queues).await {
-            tracing::debug!(%error, "finished deliveries not trimmed");
+        match broker.trim(queues).await {
+            Ok(0) => {}
+            Ok(_) => step!("janitor.trimmed"),
+            Err(error) => tracing::debug!(%error, "finished deliveries not trimmed"),
         }
         rounds += 1;
         if rounds.is_multiple_of(300) {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use diesel_async::AsyncConnection;
 use entropy_jobs::registry::Registry;
 use entropy_jobs::services::Services;
+use entropy_jobs::step;
 use entropy_schema::record::finish::{self, Becomes};
 use entropy_schema::record::rescue;
 use entropy_schema::{PooledConn, lanes};
@@ -93,6 +94,10 @@ impl Rescuer {
     }
 
     async fn redeliver(&self, conn: &mut PooledConn) -> anyhow::Result<()> {
+        if !self.broker.is_open() {
+            // Each try would count, and put the next one off.
+            return Ok(());
+        }
         let lengths = self.broker.lengths(&self.queues).await?;
         let empty: Vec<&str> = self
             .queues
@@ -104,7 +109,9 @@ impl Rescuer {
         let again = rescue::undelivered(conn, BATCH, &empty, REDELIVER_AFTER_MS).await?;
         if !again.is_empty() {
             tracing::info!(deliveries = again.len(), "deliveries were not claimed; sending them again");
+            step!("rescuer.redelivering");
             self.broker.push(&again).await?;
+            step!("rescuer.redelivered");
         }
         Ok(())
     }
@@ -115,11 +122,13 @@ impl Rescuer {
                 let expired = rescue::expired(conn, BATCH).await?;
                 let mut ends = Vec::with_capacity(expired.len());
                 for lease in &expired {
+                    step!("rescuer.found");
                     let cause = if lease.worker_alive { Cause::ClaimLost } else { Cause::ProcessDied };
                     ends.push(loss::settle(conn, &self.registry, lease, cause).await?);
                 }
                 if !ends.is_empty() {
                     finish::finish(conn, &ends).await?;
+                    step!("rescuer.settled");
                 }
                 Ok::<_, entropy_schema::Error>(ends)
             })
@@ -133,6 +142,7 @@ impl Rescuer {
             tracing::warn!(job_id = %end.job_id, worker_id = %end.worker_id, attempt = end.attempt, became, "rescued from a dead worker");
         }
         if !ends.is_empty() {
+            step!("rescuer.committed");
             self.ended.notify_one();
         }
         Ok(())

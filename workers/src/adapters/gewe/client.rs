@@ -6,6 +6,7 @@ use anyhow::{Context as _, ensure};
 use entropy_jobs::message::Message;
 use entropy_jobs::provider::{Device, MessageSender, SendError, Sent};
 use entropy_jobs::secret::Secret;
+use entropy_jobs::step;
 use futures::future::BoxFuture;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use reqwest::{Url, redirect, retry};
@@ -87,6 +88,12 @@ impl GeweClient {
             // connection that turned out closed. It asks for the same body, and only once.
             .retry(retry::never())
             .http1_only()
+            // Nothing is decoded, whatever features another crate of this build has switched on: a few kilobytes
+            // of an answer could become gigabytes before the limit is reached.
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate()
             .connect_timeout(timeouts.connect)
             .pool_idle_timeout(IDLE_CONNECTION)
             .pool_max_idle_per_host(16)
@@ -164,6 +171,7 @@ impl GeweClient {
         let exchange = async {
             let sent = request.body(body).send().await;
             let response = sent.map_err(|error| errors::no_answer(ticket.settle(), error, token))?;
+            step!("send.answered");
             let status = response.status();
             let raw = read_answer(response, token).await?;
             let envelope = errors::read_answer(status, &raw, token)?;

@@ -10,6 +10,23 @@ use reqwest::StatusCode;
 use super::outgoing::Fate;
 use super::wire::Envelope;
 
+/// The statuses, HTTP's and GeWe's own, which say that a call was lost on the way or timed out there.
+const LOST_CALL: [i64; 4] = [408, 502, 503, 504];
+
+/// The same in words: those of the transport below GeWe, which it passes on.
+const LOST_CALL_WORDS: [&str; 10] = [
+    "eof",
+    "timeout",
+    "timed out",
+    "超时",
+    "deadline exceeded",
+    "connection reset",
+    "broken pipe",
+    "maximum retries",
+    "invalid character",
+    "i/o error",
+];
+
 /// How much of a raw answer is kept, in characters.
 const MAX_DETAIL_CHARS: usize = 500;
 
@@ -116,7 +133,8 @@ pub(super) fn no_truth(body: &[u8], token: &Secret) -> SendError {
 
 /// Reads a whole answer: the envelope of a success, or the class of the failure.
 pub(super) fn read_answer(status: StatusCode, body: &[u8], token: &Secret) -> Result<Envelope, SendError> {
-    let verdict = match Envelope::parse(body) {
+    let envelope = if speaks_for_gewe(status) { Envelope::parse(body) } else { None };
+    let verdict = match envelope {
         Some(envelope) if envelope.is_success() && status.is_success() => return Ok(envelope),
         Some(envelope) if envelope.is_success() => Verdict(
             ErrorClass::Ambiguous,
@@ -127,6 +145,14 @@ pub(super) fn read_answer(status: StatusCode, body: &[u8], token: &Secret) -> Re
         None => foreign(status),
     };
     Err(verdict.with_detail(&format!("HTTP {}: {}", status.as_u16(), String::from_utf8_lossy(body)), token))
+}
+
+/// Tells whether an answer under this status can be GeWe's own word, should it look like it.
+///
+/// Redirects and the statuses by which a gateway reports a lost call are not: a gateway may well dress its page up as
+/// an envelope, and its "no" says nothing of what GeWe did with the request.
+fn speaks_for_gewe(status: StatusCode) -> bool {
+    !status.is_redirection() && !LOST_CALL.contains(&status.as_u16().into())
 }
 
 /// An answer that is not GeWe's own. Whether GeWe saw the request is known to nobody.
@@ -144,7 +170,7 @@ fn foreign(status: StatusCode) -> Verdict {
     Verdict(ErrorClass::Ambiguous, code, message)
 }
 
-/// GeWe says that it did not send, and its words say why.
+/// GeWe says that it did not send, and its words say why, or that it does not know either.
 fn refusal(envelope: &Envelope) -> Verdict {
     // "Cover" shares its first character with "banned"; a missing cover must not stop an account.
     let reason = envelope.reason().replace("封面", "").to_lowercase();
@@ -162,6 +188,14 @@ fn refusal(envelope: &Envelope) -> Verdict {
             ErrorClass::AccountOffline,
             "account_offline",
             "the WeChat account is offline; log it in again",
+        );
+    }
+    // Behind the offline ones only: everything below ends in a "no", and this is none.
+    if LOST_CALL.contains(&envelope.ret) || says(&LOST_CALL_WORDS) {
+        return Verdict(
+            ErrorClass::Ambiguous,
+            "upstream_lost",
+            "GeWe lost the call on its own way to WeChat; the message may have been sent",
         );
     }
     if matches!(envelope.ret, 401 | 403) || says(&["token", "不可用", "已过期"]) {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
+use entropy_jobs::step;
 use futures::future;
 use futures::stream;
 
@@ -60,7 +61,10 @@ pub(super) fn outgoing(bytes: Vec<u8>, deadline: Instant) -> (Ticket, reqwest::B
     let handed_over = future::lazy(move |_| {
         let next = if Instant::now() < deadline { WRITTEN } else { LATE };
         match state.compare_exchange(WAITING, next, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) if next == WRITTEN => Ok(bytes),
+            Ok(_) if next == WRITTEN => {
+                step!("send.handed_over");
+                Ok(bytes)
+            }
             // The error makes hyper drop the connection with the unflushed head.
             _ => Err(std::io::Error::other("the request was called back before it was written")),
         }

@@ -14,6 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::{GeweClient, Timeouts, wire};
 
+mod hostile;
+
 const TOKEN: &str = "hunter2-0f1e2d3c";
 const SENT: &str = r#"{"ret":200,"msg":"操作成功","data":{"toWxid":"wxid_to","createTime":1790000001,"msgId":0,"newMsgId":7300000000000000011,"type":1}}"#;
 

@@ -6,6 +6,8 @@ use entropy_jobs::message::Message;
 use entropy_jobs::provider::Sent;
 use serde_json::{Value, json};
 
+use super::answer;
+
 /// Returns the route after the prefix and the body that sends the message.
 pub(super) fn send_request(app_id: &str, to_wxid: &str, message: &Message) -> (&'static str, Value) {
     let (route, mut body) = match message {
@@ -75,7 +77,7 @@ pub(super) struct Envelope {
 impl Envelope {
     /// Reads an answer; `None` if it is not one of GeWe's.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
-        let mut value: Value = serde_json::from_slice(bytes).ok()?;
+        let mut value = answer::read(bytes)?;
         let ret = integer(value.get("ret")?)?;
         let msg = value.get("msg").and_then(Value::as_str).unwrap_or_default().to_owned();
         let data = value.get_mut("data").map(Value::take).unwrap_or_default();
@@ -95,7 +97,7 @@ impl Envelope {
         let said = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let detail = said(&self.data["detail"]);
         // Sometimes an answer of the older generation is packed into the newer one as a string.
-        let inner = serde_json::from_str::<Value>(&detail).ok();
+        let inner = answer::read(detail.as_bytes());
         let detail = inner.map_or(detail, |inner| said(&inner["msg_err"]));
         // Some failures put the sentence where others have the object.
         [self.msg.clone(), said(&self.data), said(&self.data["msg"]), detail].join("\n")
@@ -109,14 +111,17 @@ impl Envelope {
     }
 }
 
-/// Reads an id exactly: as an integer of 64 bits or as the text it is.
+/// Reads an id of 64 bits exactly, be it written as a number or as text.
+///
+/// Anything else is no id: it could not be used for a recall, and may be what the record cannot store.
 fn id(value: &Value) -> Option<String> {
-    match value {
+    let number: i128 = match value {
         // A number that became a float has lost its last digits and names another message.
-        Value::Number(number) if !number.is_f64() => Some(number.to_string()),
-        Value::String(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),
-        _ => None,
-    }
+        Value::Number(number) if !number.is_f64() => number.to_string().parse().ok()?,
+        Value::String(text) => text.trim().parse().ok()?,
+        _ => return None,
+    };
+    (i64::MIN.into()..=u64::MAX.into()).contains(&number).then(|| number.to_string())
 }
 
 fn integer(value: &Value) -> Option<i64> {

@@ -1,0 +1,6 @@
+//! What must hold for any input, tried with random ones.
+
+mod addresses;
+mod lifecycle;
+mod limits;
+mod texts;

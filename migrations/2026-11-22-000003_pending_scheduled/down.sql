@@ -1,0 +1,1 @@
+DROP INDEX CONCURRENTLY IF EXISTS pending_scheduled_idx;

@@ -1,0 +1,3 @@
+//! Fuzzing: what reads bytes from outside, each with what must hold for any bytes.
+
+pub mod targets;

@@ -1,0 +1,163 @@
+//! The numbered steps, and what a death at each may leave behind. The same list stands in `docs/RELIABILITY.md`, and in
+//! the sources as `step!("…")`; `document.rs` compares the three.
+
+use entropy_jobs::lifecycle::Delivery;
+
+/// The process that comes by a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Api,
+    Worker,
+    Scheduler,
+}
+
+impl Role {
+    /// Returns its name in the document.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Role::Api => "api",
+            Role::Worker => "worker",
+            Role::Scheduler => "scheduler",
+        }
+    }
+}
+
+/// What may have become of the job that was under way. Every other job is carried out, once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// Its way does not lead over this step.
+    NotHere,
+    /// It is carried out like the others.
+    Kept,
+    /// It is the one that ends open: a send of unknown outcome, or dead where work must not be repeated.
+    Open,
+    /// Whatever runs beside the step may end open: at most one, since a lane runs one job at a time.
+    PerhapsOpen,
+}
+
+impl After {
+    /// Returns the word for it in the document.
+    pub(super) fn word(self, delivery: Delivery) -> &'static str {
+        match (self, delivery) {
+            (After::NotHere, _) => "–",
+            (After::Kept, _) => "kept",
+            (After::Open, Delivery::OnceOrAsk) => "1 unknown",
+            (After::Open, _) => "1 dead",
+            (After::PerhapsOpen, Delivery::OnceOrAsk) => "≤ 1 unknown",
+            (After::PerhapsOpen, _) => "≤ 1 dead",
+        }
+    }
+
+    /// Tells whether so many jobs may end open.
+    pub(super) fn allows(self, open: usize) -> bool {
+        match self {
+            After::NotHere | After::Kept => open == 0,
+            After::Open => open == 1,
+            After::PerhapsOpen => open <= 1,
+        }
+    }
+}
+
+/// One step.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// Its name, which is that of its failpoint.
+    pub(super) name: &'static str,
+    /// Who comes by.
+    pub(super) role: Role,
+    /// At which time of coming by the process dies, counted from 1.
+    pass: u8,
+    once_or_ask: After,
+    at_least_once: After,
+    at_most_once: After,
+}
+
+/// The semantics, in the order of the columns below and in the document.
+pub(super) const DELIVERIES: [Delivery; 3] =
+    [Delivery::OnceOrAsk, Delivery::AtLeastOnce, Delivery::AtMostOnce];
+
+const fn step(name: &'static str, role: Role, pass: u8, after: [After; 3]) -> Step {
+    let [once_or_ask, at_least_once, at_most_once] = after;
+    Step { name, role, pass, once_or_ask, at_least_once, at_most_once }
+}
+
+impl Step {
+    /// Returns at which time of coming by the process dies, counted from 1.
+    pub(super) fn pass(&self, delivery: Delivery) -> u8 {
+        // Jobs without a lane may all be handed out in one go.
+        let in_one_go = delivery == Delivery::AtLeastOnce && self.name.starts_with("relay.");
+        if in_one_go { 1 } else { self.pass }
+    }
+
+    /// Returns what a death here may leave behind.
+    pub(super) fn after(&self, delivery: Delivery) -> After {
+        match delivery {
+            Delivery::OnceOrAsk => self.once_or_ask,
+            Delivery::AtLeastOnce => self.at_least_once,
+            Delivery::AtMostOnce => self.at_most_once,
+        }
+    }
+
+    /// Returns the step at which another worker has to die first, so that there is something to rescue.
+    pub(super) fn rescues(&self, delivery: Delivery) -> Option<&'static Step> {
+        let first = match (self.name, delivery) {
+            ("rescuer.redelivering" | "rescuer.redelivered", _) => Some("relay.picked"),
+            ("rescuer.found" | "rescuer.settled" | "rescuer.committed", delivery) => Some(match delivery {
+                Delivery::OnceOrAsk => "gate.committed",
+                Delivery::AtLeastOnce => "cost.committed",
+                Delivery::AtMostOnce => "worker.ran",
+            }),
+            _ => None,
+        };
+        first.and_then(|name| STEPS.iter().find(|step| step.name == name))
+    }
+}
+
+use After::{Kept, NotHere, Open, PerhapsOpen};
+use Role::{Api, Scheduler, Worker};
+
+/// Every step, on the way from a request to its result; then what helps from aside.
+#[rustfmt::skip]
+pub(super) const STEPS: &[Step] = &[
+    //    name                   process   pass  once_or_ask  at_least_once  at_most_once
+    step("api.read",             Api,       2, [Kept,        Kept,          NotHere]),
+    step("enqueue.begun",        Api,       2, [Kept,        Kept,          NotHere]),
+    step("enqueue.written",      Api,       2, [Kept,        Kept,          NotHere]),
+    step("enqueue.committed",    Api,       2, [Kept,        Kept,          NotHere]),
+    step("api.answering",        Api,       2, [Kept,        Kept,          NotHere]),
+    step("relay.picked",         Worker,    3, [Kept,        Kept,          Kept]),
+    step("relay.pushed",         Worker,    3, [PerhapsOpen, Kept,          PerhapsOpen]),
+    step("worker.delivered",     Worker,    3, [Kept,        Kept,          Kept]),
+    step("worker.claimed",       Worker,    3, [Kept,        Kept,          Open]),
+    step("gate.locked",          Worker,    3, [Kept,        NotHere,       NotHere]),
+    step("gate.written",         Worker,    3, [Kept,        NotHere,       NotHere]),
+    step("gate.committed",       Worker,    3, [Open,        NotHere,       NotHere]),
+    step("send.handed_over",     Worker,    3, [Open,        NotHere,       NotHere]),
+    step("send.answered",        Worker,    3, [Open,        NotHere,       NotHere]),
+    step("send.read",            Worker,    3, [Open,        NotHere,       NotHere]),
+    step("send.recorded",        Worker,    3, [Kept,        NotHere,       NotHere]),
+    step("cost.written",         Worker,    3, [NotHere,     Kept,          NotHere]),
+    step("cost.committed",       Worker,    3, [NotHere,     Kept,          NotHere]),
+    step("worker.ran",           Worker,    3, [Kept,        Kept,          Open]),
+    step("worker.ended",         Worker,    3, [Kept,        Kept,          Kept]),
+    step("worker.acknowledging", Worker,    3, [Kept,        Kept,          Kept]),
+    step("janitor.trimmed",      Worker,    1, [PerhapsOpen, Kept,          PerhapsOpen]),
+    step("rescuer.redelivering", Worker,    1, [Kept,        Kept,          Kept]),
+    step("rescuer.redelivered",  Worker,    1, [PerhapsOpen, Kept,          PerhapsOpen]),
+    step("rescuer.found",        Worker,    1, [Open,        Kept,          Open]),
+    step("rescuer.settled",      Worker,    1, [Open,        Kept,          Open]),
+    step("rescuer.committed",    Worker,    1, [Open,        Kept,          Open]),
+    step("schedule.due",         Scheduler, 1, [NotHere,     Kept,          NotHere]),
+    step("schedule.written",     Scheduler, 1, [NotHere,     Kept,          NotHere]),
+    step("schedule.committed",   Scheduler, 1, [NotHere,     Kept,          NotHere]),
+    step("control.cancelled",    Api,       1, [Kept,        NotHere,       NotHere]),
+    step("control.paused",       Api,       1, [Kept,        NotHere,       NotHere]),
+];
+
+#[test]
+fn a_step_allows_what_its_row_says_and_nothing_more() {
+    let allowed = |after: After| (0..3).filter(|&open| after.allows(open)).collect::<Vec<_>>();
+    assert_eq!(allowed(Kept), [0]);
+    assert_eq!(allowed(Open), [1]);
+    assert_eq!(allowed(PerhapsOpen), [0, 1]);
+}

@@ -1,0 +1,55 @@
+//! Pruning: what is old goes, what is young stays, whatever the clock that made its id.
+
+use entropy_schema::retention::{prune_jobs, prune_sends};
+use uuid::Uuid;
+
+use crate::harness::Book;
+
+/// Makes ended jobs and their sends that are so many days old; their ids were made by a clock that was `fast` minutes
+/// ahead.
+async fn history(book: &Book, days: &[u32], fast: i32) {
+    for days in days {
+        book.run(&format!(
+            "INSERT INTO jobs (id, organization_id, kind, queue, class, args, args_version, max_attempts, trace_id, \
+                 created_at, final_state, finalized_at) \
+             SELECT id, '{o}', 'cost_tally', 'cost', 2, '{{}}', 1, 1, 't', at, 'completed', at \
+             FROM (SELECT now() - interval '{days} days' AS at, \
+                 rpad(lpad(to_hex((EXTRACT(EPOCH FROM now() - interval '{days} days' + interval '{fast} minutes') \
+                     * 1000)::bigint), 12, '0'), 32, md5(random()::text))::uuid AS id) AS made; \
+             INSERT INTO sends (id, organization_id, account_id, token_key, job_id, attempt, to_wxid, message_kind, \
+                 state, started_at, window_at) \
+             SELECT id, organization_id, id, 'install', id, 1, 'wxid_1', 'text', 'sent', created_at, created_at \
+             FROM jobs ON CONFLICT DO NOTHING",
+            o = book.organization,
+        ))
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_older_than_its_days_is_pruned_and_nothing_else() {
+    let book = Book::open().await;
+    for fast in [0, 5, -5] {
+        history(&book, &[1, 29, 31, 32, 100], fast).await;
+    }
+    let mut conn = book.conn().await;
+    let mut after = Uuid::nil();
+    let mut removed = 0;
+    // In slices, as the job does it.
+    loop {
+        let slice = prune_jobs(&mut conn, after, 30, 90, 2).await.expect("pruned");
+        removed += slice.removed;
+        match slice.last {
+            Some(last) => after = last,
+            None => break,
+        }
+    }
+    assert_eq!(removed, 9);
+    let young = "SELECT count(*) AS n FROM jobs WHERE created_at > now() - interval '30 days'";
+    assert_eq!((book.number(young).await, book.number("SELECT count(*) AS n FROM jobs").await), (6, 6));
+
+    assert_eq!(prune_sends(&mut conn, 30, 4).await.expect("pruned"), 4, "no more than a slice");
+    assert_eq!(prune_sends(&mut conn, 30, 100).await.expect("pruned"), 5);
+    assert_eq!(prune_sends(&mut conn, 0, 100).await.expect("pruned"), 3, "two days are kept in any case");
+    assert_eq!(book.number("SELECT count(*) AS n FROM sends").await, 3);
+}
