@@ -114,17 +114,17 @@ fn table(survived: &[Survived], took: Duration) -> String {
         "duplicated",
         "open"
     );
-    let mut of: HashMap<Delivery, (usize, usize, usize)> = HashMap::new();
+    let mut of: HashMap<Delivery, [usize; 4]> = HashMap::new();
     for one in survived {
-        let (cases, deaths, open) = of.entry(one.case.delivery).or_default();
+        let [cases, deaths, jobs, open] = of.entry(one.case.delivery).or_default();
         *cases += 1;
+        *jobs += if one.case.step.role == Role::Scheduler { 1 } else { traffic::JOBS };
         *deaths += one.deaths;
         *open += one.open;
     }
     for delivery in DELIVERIES {
-        let (cases, deaths, open) = of.get(&delivery).copied().unwrap_or_default();
+        let [cases, deaths, jobs, open] = of.get(&delivery).copied().unwrap_or_default();
         let word = serde_json::to_value(delivery).expect("a word");
-        let jobs = cases * traffic::JOBS;
         // A case in which something was lost or repeated has not come this far.
         text += &format!(
             "{:<15}{cases:>7}{deaths:>9}{jobs:>7}{:>6}{:>12}{open:>6}\n",

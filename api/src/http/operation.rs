@@ -194,7 +194,11 @@ fn document_problems(operation: &mut MetaOperation) {
         (body, 422, "A field has a value that cannot be; `errors` says which and what to change."),
         (enqueues || logs_in, 429, "Too much for now; see `Retry-After`."),
         (true, 500, "Our fault; the trace id finds it in our logs."),
-        (true, 503, "The database cannot be reached; nothing was stored. See `Retry-After`."),
+        (
+            true,
+            503,
+            "The database cannot be reached, or not in time: see `Retry-After`. Repeat the request with the same `Idempotency-Key`; it may have been carried out.",
+        ),
     ];
     let MetaResponses { responses } = &mut operation.responses;
     for (applies, status, description) in problems {

@@ -16,7 +16,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::super::rescue::rescuer_over;
-use super::model::{Ending, Job, Model, Place, Send, Sent};
+use super::model::{Ending, Job, Model, Outcome, Place, Send};
 use super::try_all;
 use crate::harness::Book;
 use crate::harness::servers::RedisServer;
@@ -264,7 +264,10 @@ impl<'a> Pair<'a> {
         let may_send = |job: &Job| {
             matches!(job.place, Place::Running { cancel: false, .. })
                 && job.lane.is_some()
-                && !job.sends.iter().any(|s| matches!(s.state, Sent::Sending | Sent::Sent | Sent::Unknown))
+                && !job
+                    .sends
+                    .iter()
+                    .any(|s| matches!(s.state, Outcome::Sending | Outcome::Sent | Outcome::Unknown))
                 && !job.sends.iter().any(|s| s.attempt == job.attempt)
         };
         let Some(id) = self.pick(index, may_send) else { return Ok(()) };
@@ -283,13 +286,17 @@ impl<'a> Pair<'a> {
         let begun = sends::begin(&mut *self.book().conn().await, &send).await.expect("asked");
         let may_begin = !self.model.paused_queues.contains(&job.queue());
         if may_begin {
-            self.model.job(id).sends.push(Send { id: send.id, attempt: job.attempt, state: Sent::Sending });
+            self.model.job(id).sends.push(Send {
+                id: send.id,
+                attempt: job.attempt,
+                state: Outcome::Sending,
+            });
         }
         same("the beginning of a send", begun, may_begin)
     }
 
     async fn end_send(&mut self, index: &Index, sent: bool) -> Result<(), String> {
-        let under_way = |job: &Job| job.sends.iter().any(|send| send.state == Sent::Sending);
+        let under_way = |job: &Job| job.sends.iter().any(|send| send.state == Outcome::Sending);
         let Some(id) = self.pick(index, under_way) else { return Ok(()) };
         let end = SendEnd {
             state: if sent { "sent" } else { "failed" },
@@ -304,7 +311,7 @@ impl<'a> Pair<'a> {
         };
         let send = self.model.job(id).send().expect("it is under way");
         let send_id = send.id;
-        send.state = if sent { Sent::Sent } else { Sent::Failed };
+        send.state = if sent { Outcome::Sent } else { Outcome::Failed };
         let ended = sends::end(&mut *self.book().conn().await, send_id, &end).await.expect("recorded");
         same("the end of a send", ended, sends::Ended::InTime)
     }
@@ -319,8 +326,8 @@ impl<'a> Pair<'a> {
         let job = self.model.job(id);
         let ending = match (job.send().map(|send| send.state), ending) {
             // An attempt does not end while its call is under way, and one that has sent is done.
-            (Some(Sent::Sending), _) => return Ok(()),
-            (Some(Sent::Sent), _) => Ending::Done,
+            (Some(Outcome::Sending), _) => return Ok(()),
+            (Some(Outcome::Sent), _) => Ending::Done,
             // The last attempt is not repeated.
             (_, Ending::Retry) if job.attempt >= job.max_attempts => Ending::Discard,
             (_, ending) => ending,

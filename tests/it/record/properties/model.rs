@@ -25,7 +25,7 @@ pub(super) enum Place {
 
 /// What is on record of a send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sent {
+pub(super) enum Outcome {
     Sending,
     Sent,
     Failed,
@@ -40,7 +40,7 @@ pub(super) enum Sent {
 pub(super) struct Send {
     pub(super) id: Uuid,
     pub(super) attempt: i16,
-    pub(super) state: Sent,
+    pub(super) state: Outcome,
 }
 
 #[derive(Debug, Clone)]
@@ -83,7 +83,7 @@ impl Job {
     }
 
     fn unsettled(&self) -> bool {
-        self.sends.iter().any(|send| matches!(send.state, Sent::Unknown | Sent::Sending))
+        self.sends.iter().any(|send| matches!(send.state, Outcome::Unknown | Outcome::Sending))
     }
 
     /// The send of the attempt under way.
@@ -111,6 +111,9 @@ pub(super) enum Ending {
     Release,
     Cancel,
 }
+
+/// Jobs that were handed out, and their attempts.
+type Deliveries = Vec<(Uuid, i16)>;
 
 #[derive(Debug, Default)]
 pub(super) struct Model {
@@ -197,7 +200,7 @@ impl Model {
     }
 
     /// What a relay hands out: one job of each lane, and all that have no lane, in their order.
-    pub(super) fn dispatch(&mut self) -> (Vec<(Uuid, i16)>, Vec<(Uuid, i16)>) {
+    pub(super) fn dispatch(&mut self) -> (Deliveries, Deliveries) {
         let heads: Vec<Uuid> = (0..self.lanes.len()).filter_map(|lane| self.head(lane)).collect();
         let mut plain: Vec<&Job> =
             self.jobs.iter().filter(|job| job.lane.is_none() && self.may_run(job)).collect();
@@ -261,9 +264,9 @@ impl Model {
             Place::Available
         };
         let place = match job.send() {
-            Some(send) if send.state == Sent::Sent => Place::Ended("completed"),
-            Some(send) if send.state == Sent::Sending => {
-                send.state = if policy == "hold" { Sent::Unknown } else { Sent::Settled };
+            Some(send) if send.state == Outcome::Sent => Place::Ended("completed"),
+            Some(send) if send.state == Outcome::Sending => {
+                send.state = if policy == "hold" { Outcome::Unknown } else { Outcome::Settled };
                 match policy {
                     "hold" => Place::Ended("dead"),
                     "drop" => Place::Ended("completed"),
@@ -283,7 +286,7 @@ impl Model {
         match job.place {
             Place::Ended(_) => return Cancelled::Ended,
             Place::Running { worker, .. } => {
-                if job.send().is_some_and(|send| send.state != Sent::Failed) {
+                if job.send().is_some_and(|send| send.state != Outcome::Failed) {
                     return Cancelled::TooLate;
                 }
                 job.place = Place::Running { worker, cancel: true };
@@ -317,19 +320,21 @@ impl Model {
     /// A person says what became of an unknown send: `sent`, `failed` or `resend`.
     pub(super) fn resolve(&mut self, id: Uuid, verdict: &str) -> bool {
         let job = self.job(id);
-        let Some(send) = job.sends.iter_mut().find(|send| send.state == Sent::Unknown) else { return false };
+        let Some(send) = job.sends.iter_mut().find(|send| send.state == Outcome::Unknown) else {
+            return false;
+        };
         match verdict {
             "sent" => {
-                send.state = Sent::Sent;
+                send.state = Outcome::Sent;
                 job.place = Place::Ended("completed");
                 true
             }
             "failed" => {
-                send.state = Sent::Failed;
+                send.state = Outcome::Failed;
                 true
             }
             _ => {
-                send.state = Sent::Settled;
+                send.state = Outcome::Settled;
                 self.revive(id)
             }
         }

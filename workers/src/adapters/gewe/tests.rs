@@ -386,6 +386,39 @@ async fn a_process_frozen_with_a_kept_connection_writes_nothing_after_its_deadli
     assert_eq!(server.requests().len(), 2, "the late request never arrived");
 }
 
+/// The far end answers from a thread of its own while this one, with the whole client in it, is frozen.
+#[tokio::test]
+async fn an_answer_that_lay_there_while_the_process_was_frozen_beyond_the_timeout_counts() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let base_url = format!("http://{}/gewe/v2/api", listener.local_addr().unwrap());
+    let read = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let far_end = std::thread::spawn({
+        let read = Arc::clone(&read);
+        move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut bytes = [0; 4096];
+            while !bytes.windows(5).any(|window| window == b"wxid_") {
+                let _ = stream.read(&mut bytes).unwrap();
+            }
+            read.store(true, std::sync::atomic::Ordering::Release);
+            std::thread::sleep(Duration::from_millis(100));
+            std::io::Write::write_all(&mut stream, http("200 OK", SENT).as_bytes()).unwrap();
+            stream
+        }
+    });
+    let timeouts = Timeouts { text: Duration::from_millis(500), ..Timeouts::default() };
+    let client = client_with(&base_url, timeouts).unwrap();
+    let freeze = async {
+        while !read.load(std::sync::atomic::Ordering::Acquire) {
+            tokio::task::yield_now().await;
+        }
+        std::thread::sleep(Duration::from_millis(800));
+    };
+    let (sent, ()) = tokio::join!(send(&client), freeze);
+    assert_eq!(sent.unwrap().new_msg_id, "7300000000000000011");
+    drop(far_end.join().unwrap());
+}
+
 #[tokio::test]
 async fn a_dropped_call_that_was_not_written_never_is() {
     let (base_url, reader) = listen_once();
