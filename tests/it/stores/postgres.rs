@@ -148,15 +148,21 @@ async fn locked_rows_of_one_account_hold_up_no_other() {
     let mut slowest = Duration::ZERO;
     while Instant::now() < until {
         let began = Instant::now();
-        // Those who ask at the same moment share a statement, as far as that goes.
-        let (stuck, replies) = futures::join!(
-            asked(&client, locked, "被锁住了"),
-            futures::future::join_all(free.iter().map(|account| asked(&client, account, "不受影响"))),
-        );
-        if stuck.status == 202 {
-            accepted += 1
-        } else {
-            refused += 1
+        // The first waits alone; those who ask meanwhile share a statement, with one among them that cannot go on.
+        let meanwhile = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            futures::join!(
+                asked(&client, locked, "被锁住了"),
+                futures::future::join_all(free.iter().map(|account| asked(&client, account, "不受影响"))),
+            )
+        };
+        let (first, (second, replies)) = futures::join!(asked(&client, locked, "也被锁住了"), meanwhile);
+        for stuck in [first, second] {
+            if stuck.status == 202 {
+                accepted += 1;
+            } else {
+                refused += 1;
+            }
         }
         for reply in replies {
             assert_eq!(reply.status, 202, "another account's lock is no reason: {}", reply.text);
