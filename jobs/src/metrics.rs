@@ -20,7 +20,7 @@ pub struct Metrics {
     pub pickup_seconds: Histogram,
     /// Provider errors by class.
     pub provider_errors: IntCounterVec,
-    /// Times the gate said "not now", by limit.
+    /// Times a limit made an account wait, at its gate or after a send, by limit.
     pub limiter_waits: IntCounterVec,
     /// Jobs that were handed out, by queue.
     pub dispatched: IntCounterVec,
@@ -48,7 +48,7 @@ impl Metrics {
         let provider_errors =
             counter("entropy_provider_errors_total", "provider errors by class", &["provider", "class"])?;
         let limiter_waits =
-            counter("entropy_limiter_waits_total", "times a limit made a send wait, by limit", &["limit"])?;
+            counter("entropy_limiter_waits_total", "times a limit made an account wait, by limit", &["limit"])?;
         let dispatched = counter("entropy_dispatched_total", "jobs handed out, by queue", &["queue"])?;
         let refused_deliveries = counter(
             "entropy_refused_deliveries_total",

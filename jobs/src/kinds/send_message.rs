@@ -237,10 +237,12 @@ impl SendMessage {
         let windows = sends::windows(&mut conn, self.account_id, &permit.token_key, "", &limits).await?;
         // The next recipient is not known here; the gate looks at recipients.
         let windows = sends::Windows { fills_recipients: None, ..windows };
-        Ok(permit
-            .limits
-            .wait(&windows)
-            .map(|wait| LaneWait { delay_ms: wait.delay_ms(), code: wait.limit.code() }))
+        let wait = permit.limits.wait(&windows);
+        Ok(wait.map(|wait| {
+            let code = wait.limit.code();
+            ctx.services.metrics.limiter_waits.with_label_values(&[code]).inc();
+            LaneWait { delay_ms: wait.delay_ms(), code }
+        }))
     }
 
     async fn come_back_online(&self, ctx: &Context, device: &Device) -> bool {
