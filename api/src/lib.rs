@@ -9,7 +9,7 @@ mod auth;
 mod backlog;
 mod explain;
 mod fresh;
-#[doc(hidden)]
+#[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod http;
 mod metrics;

@@ -47,8 +47,11 @@ impl Metrics {
             counter("entropy_attempts_total", "attempts by kind and outcome", &["kind", "outcome"])?;
         let provider_errors =
             counter("entropy_provider_errors_total", "provider errors by class", &["provider", "class"])?;
-        let limiter_waits =
-            counter("entropy_limiter_waits_total", "times a limit made an account wait, by limit", &["limit"])?;
+        let limiter_waits = counter(
+            "entropy_limiter_waits_total",
+            "times a limit made an account wait, by limit",
+            &["limit"],
+        )?;
         let dispatched = counter("entropy_dispatched_total", "jobs handed out, by queue", &["queue"])?;
         let refused_deliveries = counter(
             "entropy_refused_deliveries_total",

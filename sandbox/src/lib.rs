@@ -15,7 +15,7 @@ mod accounts;
 mod connection;
 mod control;
 mod failures;
-#[doc(hidden)]
+#[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod gewe;
 mod gzip;

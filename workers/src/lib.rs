@@ -6,8 +6,6 @@
 pub mod adapters;
 pub mod attempt;
 pub mod broker;
-#[doc(hidden)]
-pub mod fuzzing;
 pub mod guard;
 mod heartbeat;
 mod loss;

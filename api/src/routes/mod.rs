@@ -118,6 +118,7 @@ pub(crate) fn docs() -> impl Endpoint<Output = Response> + 'static {
 }
 
 /// Checks an `Idempotency-Key`.
+#[cfg(feature = "fuzzing")]
 pub(crate) fn checked_key(key: Option<&str>) -> Result<Option<String>, crate::problem::ApiError> {
     enqueue::checked_key(key, "Idempotency-Key")
 }

@@ -14,7 +14,8 @@ pub fn gewe_answer(bytes: &[u8]) {
     let (head, body) = head_and_rest(bytes);
     let status = head.trim().parse().unwrap_or(200);
     let token = Secret::new(TOKEN);
-    let Some(answer) = entropy_workers::adapters::gewe::read_answer_to_send(status, body, &token) else {
+    let Some(answer) = entropy_workers::adapters::gewe::fuzzing::read_answer_to_send(status, body, &token)
+    else {
         return;
     };
     let accepted = says_success(body);

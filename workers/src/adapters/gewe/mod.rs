@@ -8,6 +8,8 @@
 mod answer;
 mod client;
 mod errors;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod outgoing;
 mod profile;
 mod wire;
@@ -17,14 +19,3 @@ mod tests;
 
 pub use client::{GeweClient, Timeouts};
 pub use profile::Profile;
-
-use entropy_jobs::provider::{SendError, Sent};
-use entropy_jobs::secret::Secret;
-
-/// Reads a whole answer to a send as [`GeweClient`] does; `None` if `status` is none of HTTP's. For `tests/fuzz`.
-#[doc(hidden)]
-pub fn read_answer_to_send(status: u16, body: &[u8], token: &Secret) -> Option<Result<Sent, SendError>> {
-    let status = reqwest::StatusCode::from_u16(status).ok()?;
-    let answer = errors::read_answer(status, body, token);
-    Some(answer.and_then(|envelope| envelope.sent().ok_or_else(|| errors::no_proof(body, token))))
-}
