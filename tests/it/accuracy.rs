@@ -25,6 +25,7 @@ use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::harness::platform::Builder;
 use crate::harness::{Client, Platform, chaos, history, secs};
 
 const MINUTE_US: i64 = 60_000_000;
@@ -75,18 +76,18 @@ const fn groups(accounts: [usize; 7]) -> [Group; 7] {
 async fn a_waiting_backlog_uses_its_limit_and_never_more() {
     let seconds = chaos::seconds(70);
     if chaos::long() {
-        let calm = Field::prepare(platform().await, &LONG, seconds).await.measure(seconds, None).await;
+        let calm = builder().alone().start().await;
+        let calm = Field::prepare(calm, &LONG, seconds).await.measure(seconds, None).await;
         let calm = calm.report("no kills", seconds);
-        let killed = Field::prepare(platform().await, &LONG, seconds).await;
+        let killed = Field::prepare(builder().alone().start().await, &LONG, seconds).await;
         let killed = killed.measure(seconds, Some(KILL_EVERY)).await.report(KILLS, seconds);
         calm.assert_exact(USED);
         killed.assert_explained(USED);
         return;
     }
     // Side by side: a minute has to pass in either.
-    let mut first = platform().await;
-    first.rest();
-    let second = platform().await;
+    let mut first = builder().alone().start().await;
+    let second = builder().in_the_place_of(&mut first).start().await;
     let (calm, killed) = futures::join!(
         Field::prepare(first, &SHORT, seconds),
         Field::prepare(second, &SHORT_WITH_KILLS, seconds)
@@ -98,8 +99,8 @@ async fn a_waiting_backlog_uses_its_limit_and_never_more() {
     killed.assert_explained(USED_IN_SHORT);
 }
 
-async fn platform() -> Platform {
-    Platform::with().workers(4).alone().env("MAX_API_CALLS_PER_HOUR", "1000000").start().await
+fn builder() -> Builder {
+    Platform::with().workers(4).env("MAX_API_CALLS_PER_HOUR", "1000000")
 }
 
 /// Accounts with more to send than they can.

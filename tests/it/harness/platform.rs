@@ -29,6 +29,7 @@ pub(crate) struct Builder {
     workers: usize,
     schedulers: usize,
     alone: bool,
+    turn: Option<Turn>,
     own_redis: bool,
     own_postgres: bool,
     database: Option<Database>,
@@ -60,6 +61,12 @@ impl Builder {
         self
     }
 
+    /// Takes over the place of another platform of the same test, instead of one of its own.
+    pub(crate) fn in_the_place_of(mut self, other: &mut Platform) -> Builder {
+        self.turn = other.turn.take();
+        self
+    }
+
     /// A Redis for this test alone, which it may kill, freeze and flush.
     pub(crate) fn own_redis(mut self) -> Builder {
         self.own_redis = true;
@@ -86,7 +93,11 @@ impl Builder {
 
     /// Starts it and returns when everything is ready.
     pub(crate) async fn start(self) -> Platform {
-        let turn = if self.alone { turn::alone().await } else { turn::shared().await };
+        let turn = match self.turn {
+            Some(turn) => turn,
+            None if self.alone => turn::alone().await,
+            None => turn::shared().await,
+        };
         let redis = if self.own_redis { RedisServer::own().await } else { RedisServer::shared().await };
         let database = match self.database {
             Some(database) => database,
@@ -182,6 +193,7 @@ impl Platform {
             workers: 1,
             schedulers: 0,
             alone: false,
+            turn: None,
             own_redis: false,
             own_postgres: false,
             database: None,

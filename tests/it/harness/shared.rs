@@ -31,8 +31,9 @@ pub(crate) struct Here {
 impl Here {
     /// Takes a place on the shared platform, and starts it if nobody has yet.
     pub(crate) async fn open() -> Here {
-        let turn = turn::shared().await;
+        // In this order: whoever starts it takes a place for that, and with another one would wait for itself.
         let platform = PLATFORM.get_or_init(start).await;
+        let turn = turn::shared().await;
         let db = Db::new(platform.database.url(), 2, Profile::Api).expect("a pool");
         Here { _turn: turn, platform, sandbox: platform.sandbox.again(), db }
     }
