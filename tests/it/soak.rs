@@ -194,7 +194,9 @@ async fn call_off(client: &Client, account: &Account, n: usize) {
     body["scheduled_at"] = json!((chrono::Utc::now() + chrono::TimeDelta::days(1)).to_rfc3339());
     let job = client.post("/jobs/send-message", body).await.expect(202);
     let id = job["id"].as_str().expect("an id");
-    client.post(&format!("/jobs/{id}/cancel"), Value::Null).await.expect(200);
+    let reply = client.post(&format!("/jobs/{id}/cancel"), Value::Null).await;
+    // Ended jobs are kept for no time at all here: it may be gone before the answer shows it.
+    assert!(matches!(reply.status, 200 | 404), "{}", reply.text);
 }
 
 /// Comes, asks and goes.

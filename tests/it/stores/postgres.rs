@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::{asked, assert_retriable, disturbed, held, readiness, statuses};
 use crate::harness::client::Account;
+use crate::harness::process::Frozen;
 use crate::harness::servers::Database;
 use crate::harness::{Client, Platform, chaos, eventually, secs};
 
@@ -110,6 +111,21 @@ async fn leases_that_cannot_be_kept_for_a_lock_are_not_taken_away() {
     let platform = disturbed(platform().await, async |platform| {
         let mut foreigner = Foreigner::at(platform).await;
         foreigner.holds("LOCK TABLE leases IN EXCLUSIVE MODE", held(16)).await;
+    })
+    .await;
+    let lost = platform.number("SELECT count(*) AS n FROM attempts WHERE outcome = 'lost'").await;
+    assert_eq!(lost, 0, "nobody died");
+}
+
+/// A disk that stalls, a machine that is moved: no statement fails, and none is answered.
+#[tokio::test]
+async fn a_postgres_that_stands_still_for_longer_than_a_lease_costs_no_living_worker_its_jobs() {
+    let platform = Platform::with().workers(2).own_postgres().start().await;
+    let platform = disturbed(platform, async |platform| {
+        let pid = platform.database.server().pid().expect("Postgres runs");
+        let frozen = Frozen::with_children(pid);
+        tokio::time::sleep(held(18)).await;
+        drop(frozen);
     })
     .await;
     let lost = platform.number("SELECT count(*) AS n FROM attempts WHERE outcome = 'lost'").await;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use diesel_async::AsyncConnection;
 use entropy_jobs::registry::Registry;
 use entropy_jobs::services::Services;
@@ -20,6 +21,10 @@ use crate::relay::REDELIVER_AFTER_MS;
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(2);
+
+/// An answer that takes longer says that nobody could keep a lease meanwhile: a third of [`LEASE`], since the heartbeat
+/// before may have been a while ago.
+const PROMPT: Duration = Duration::from_secs(5);
 
 /// How often it looks for lanes whose mark was lost.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
@@ -79,8 +84,12 @@ impl Rescuer {
 
     /// Looks once. `leases_count`: expired leases may be taken as deaths.
     pub async fn pass(&self, leases_count: bool) -> anyhow::Result<()> {
+        let asked = Instant::now();
         let mut conn = self.services.db.conn().await?;
-        if !rescue::any(&mut conn).await? {
+        let any = rescue::any(&mut conn).await?;
+        let took = asked.elapsed();
+        ensure!(took < PROMPT, "the database took {took:.1?} to answer, so leases say nothing");
+        if !any {
             return Ok(());
         }
         // Redis may be away without that saying anything about workers.
