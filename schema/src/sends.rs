@@ -3,8 +3,10 @@
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{BigInt, Bool, Integer, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid};
-use diesel_async::RunQueryDsl;
+use diesel::sql_types::{
+    Array, BigInt, Bool, Integer, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
+};
+use diesel_async::{AsyncConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use crate::cached::Cache;
@@ -279,7 +281,7 @@ pub struct SendEnd {
 pub enum Ended {
     /// The send was under way, and its end is recorded.
     InTime,
-    /// The rescuer had called it unknown; its end is recorded all the same. See [`settle_late`].
+    /// The rescuer had called it unknown; its end is recorded all the same. See [`settle`].
     Late,
     /// It had been settled otherwise, by a person or by an earlier call. Nothing was changed.
     Settled,
@@ -291,16 +293,49 @@ struct Before {
     before: String,
 }
 
+/// What becomes of the job when proof of its send comes late.
+#[derive(Debug, Clone, Copy)]
+pub struct LateJob<'a> {
+    /// The job.
+    pub id: Uuid,
+    /// Its final state.
+    pub state: &'a str,
+    /// Its result.
+    pub result: &'a serde_json::Value,
+}
+
+/// Records how a send ended, and if that comes late, with it what becomes of the job.
+///
+/// In time, which is nearly always, it is one statement. Late, the two belong together: a process that died between them
+/// would leave a job that says "unknown" beside a send that says "sent", and a person would send it again.
+pub async fn settle(conn: &mut Conn, id: Uuid, outcome: &SendEnd, late: LateJob<'_>) -> Result<Ended> {
+    if update_end(conn, id, outcome, &["sending"]).await? == Ended::InTime {
+        return Ok(Ended::InTime);
+    }
+    conn.transaction(async |conn| {
+        let ended = end(conn, id, outcome).await?;
+        if ended == Ended::Late && outcome.state != "unknown" {
+            settle_late(conn, late.id, late.state, late.result).await?;
+        }
+        Ok(ended)
+    })
+    .await
+}
+
 /// Records how a send ended.
 ///
 /// The rescuer may have called it unknown while its process was frozen: proof that comes late is still proof.
 pub async fn end(conn: &mut Conn, id: Uuid, end: &SendEnd) -> Result<Ended> {
+    update_end(conn, id, end, &["sending", "unknown"]).await
+}
+
+async fn update_end(conn: &mut Conn, id: Uuid, end: &SendEnd, from: &[&str]) -> Result<Ended> {
     let changed = sql_query(
         "UPDATE sends SET state = $2, counts = $3, msg_id = $4, new_msg_id = $5, create_time = $6, error_class = $7, \
          error_code = $8, error_message = $9, finished_at = clock_timestamp(), window_at = clock_timestamp(), \
          resolved_as = $10, resolved_at = CASE WHEN $10 IS NOT NULL THEN clock_timestamp() END \
          FROM (SELECT id, state AS before FROM sends WHERE id = $1 FOR UPDATE) AS was \
-         WHERE sends.id = was.id AND sends.state IN ('sending', 'unknown') AND sends.resolved_at IS NULL \
+         WHERE sends.id = was.id AND sends.state = ANY($11) AND sends.resolved_at IS NULL \
          RETURNING was.before",
     )
     .bind::<SqlUuid, _>(id)
@@ -313,6 +348,7 @@ pub async fn end(conn: &mut Conn, id: Uuid, end: &SendEnd) -> Result<Ended> {
     .bind::<Nullable<Text>, _>(end.error_code)
     .bind::<Nullable<Text>, _>(end.error_message.as_deref())
     .bind::<Nullable<Text>, _>(end.settled_as)
+    .bind::<Array<Text>, _>(from)
     .cached()
         .get_result::<Before>(conn)
     .await
@@ -327,12 +363,7 @@ pub async fn end(conn: &mut Conn, id: Uuid, end: &SendEnd) -> Result<Ended> {
 /// Gives jobs their result when proof came after the rescuer had ended them as unknown.
 ///
 /// Changes a job only while it stands where the rescuer put it.
-pub async fn settle_late(
-    conn: &mut Conn,
-    job: Uuid,
-    state: &str,
-    result: &serde_json::Value,
-) -> Result<bool> {
+async fn settle_late(conn: &mut Conn, job: Uuid, state: &str, result: &serde_json::Value) -> Result<bool> {
     let changed = sql_query(
         "WITH ended AS ( \
              UPDATE jobs SET final_state = $2, result = $3, error = CASE WHEN $2 = 'completed' THEN NULL ELSE error END \

@@ -168,7 +168,8 @@ impl Team {
             match n % 14 {
                 1 => {
                     let status = client.post_once("/jobs/send-message", &key, body).await.status;
-                    assert!(status == 200 || status == 202, "{status}");
+                    // Its job may have ended and be gone by now: none is kept here.
+                    assert!(matches!(status, 200 | 202 | 404), "{status}");
                     if status == 202 {
                         // Keys are forgotten all the time here, so that it may have become a second message.
                         self.sent.fetch_add(1, Ordering::Relaxed);
@@ -216,7 +217,11 @@ async fn prune(platform: &Platform, stop: &CancellationToken) {
     while !stop.is_cancelled() {
         let mut conn = platform.db.conn().await.expect("a connection");
         conn.batch_execute(
-            "UPDATE sends SET started_at = started_at - interval '3 days' WHERE state IN ('sent', 'failed') \
+            // Ids hold the time, and the pruner reads no further than it must.
+            "UPDATE sends SET started_at = started_at - interval '3 days', \
+                 id = (lpad(to_hex((EXTRACT(EPOCH FROM started_at - interval '3 days') * 1000)::bigint), 12, '0') \
+                     || substr(replace(id::text, '-', ''), 13))::uuid \
+             WHERE state IN ('sent', 'failed') \
              AND started_at BETWEEN now() - interval '1 day' AND now() - interval '5 seconds'",
         )
         .await

@@ -227,12 +227,10 @@ impl SendMessage {
         result: &Value,
     ) -> Result<Option<LaneWait>, entropy_schema::Error> {
         let mut conn = ctx.conn().await?;
-        let ended = sends::end(&mut conn, permit.send_id, end).await?;
+        // The rescuer may have called the outcome unknown while this process was frozen. It is known.
+        let late = sends::LateJob { id: ctx.job_id, state: late_state, result };
+        sends::settle(&mut conn, permit.send_id, end, late).await?;
         step!("send.recorded");
-        if ended != sends::Ended::InTime && end.state != "unknown" {
-            // The rescuer has called the outcome unknown while this process was frozen. It is known.
-            sends::settle_late(&mut conn, ctx.job_id, late_state, result).await?;
-        }
         let limits = permit.limits.windows();
         let windows = sends::windows(&mut conn, self.account_id, &permit.token_key, "", &limits).await?;
         // The next recipient is not known here; the gate looks at recipients.

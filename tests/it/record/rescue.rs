@@ -8,7 +8,7 @@ use entropy_jobs::secret::Secret;
 use entropy_jobs::services::Services;
 use entropy_schema::record::claim::Claimed;
 use entropy_schema::record::enqueue::NewJob;
-use entropy_schema::sends::{self, Ended, NewSend, SendEnd};
+use entropy_schema::sends::{self, Ended, LateJob, NewSend, SendEnd};
 use entropy_workers::adapters::gewe::{GeweClient, Timeouts};
 use entropy_workers::broker::Broker;
 use entropy_workers::guard::Guard;
@@ -89,18 +89,14 @@ impl Scene {
     }
 
     async fn end_send(&self, id: Uuid, state: &'static str) -> Ended {
-        let end = SendEnd {
-            state,
-            counts: true,
-            msg_id: None,
-            new_msg_id: (state == "sent").then(|| "7300000000000000001".into()),
-            create_time: None,
-            error_class: None,
-            error_code: None,
-            error_message: None,
-            settled_as: None,
-        };
-        sends::end(&mut *self.book.conn().await, id, &end).await.unwrap()
+        sends::end(&mut *self.book.conn().await, id, &ended_as(state)).await.unwrap()
+    }
+
+    /// Does as a worker does that comes with proof, in time or late.
+    async fn prove(&self, send: Uuid, job: Uuid) -> Result<Ended, entropy_schema::Error> {
+        let result = json!({ "send_status": "sent" });
+        let late = LateJob { id: job, state: "completed", result: &result };
+        sends::settle(&mut *self.book.conn().await, send, &ended_as("sent"), late).await
     }
 
     /// Lets every lease run out and the rescuer look.
@@ -112,6 +108,20 @@ impl Scene {
 
     async fn send_state(&self, id: Uuid) -> String {
         sends::recorded(&mut *self.book.conn().await, id).await.unwrap().unwrap().state
+    }
+}
+
+fn ended_as(state: &'static str) -> SendEnd {
+    SendEnd {
+        state,
+        counts: true,
+        msg_id: None,
+        new_msg_id: (state == "sent").then(|| "7300000000000000001".into()),
+        create_time: None,
+        error_class: None,
+        error_code: None,
+        error_message: None,
+        settled_as: None,
     }
 }
 
@@ -216,13 +226,32 @@ async fn proof_that_comes_late_is_still_proof() {
     let send = scene.begin_send(&claimed).await;
     scene.rescue().await;
     assert_eq!(scene.book.state(claimed.job_id).await, "dead");
-    assert_eq!(scene.end_send(send, "sent").await, Ended::Late);
-    assert_eq!(scene.end_send(send, "sent").await, Ended::Settled);
-    let (mut conn, result) = (scene.book.conn().await, json!({ "send_status": "sent" }));
-    assert!(sends::settle_late(&mut conn, claimed.job_id, "completed", &result).await.unwrap());
-    assert!(!sends::settle_late(&mut conn, claimed.job_id, "dead", &result).await.unwrap());
+    assert_eq!(scene.prove(send, claimed.job_id).await.unwrap(), Ended::Late);
+    assert_eq!(scene.prove(send, claimed.job_id).await.unwrap(), Ended::Settled);
     assert_eq!(scene.book.state(claimed.job_id).await, "completed");
     scene.book.assert_sound().await;
+}
+
+/// A storm of kills has found a job that said "unknown" beside a send that said "sent".
+#[tokio::test]
+async fn proof_that_comes_late_is_written_to_send_and_job_or_to_neither() {
+    let scene = Scene::set().await;
+    let claimed = scene.claimed_message(json!({})).await;
+    let send = scene.begin_send(&claimed).await;
+    scene.rescue().await;
+    scene
+        .book
+        .run(
+            "CREATE FUNCTION dies() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'the process dies'; END $$;
+             CREATE TRIGGER dies BEFORE UPDATE ON jobs FOR EACH ROW EXECUTE FUNCTION dies()",
+        )
+        .await;
+    scene.prove(send, claimed.job_id).await.unwrap_err();
+    assert_eq!(scene.send_state(send).await, "unknown");
+    scene.book.run("DROP TRIGGER dies ON jobs").await;
+    assert_eq!(scene.prove(send, claimed.job_id).await.unwrap(), Ended::Late);
+    assert_eq!(scene.send_state(send).await, "sent");
+    assert_eq!(scene.book.state(claimed.job_id).await, "completed");
 }
 
 #[tokio::test]
