@@ -78,8 +78,8 @@ static SWEEP: LazyLock<String> = LazyLock::new(|| {
 /// that enqueueing, finishing and promoting leave.
 ///
 /// What the relay would not hand out, because an earlier message of its conversation waits for its retry or its queue is
-/// paused, is no reason to mark a lane. Reads the lanes from end to end, which is cheaper than any way in by an index, and probes once for each lane that is
-/// neither marked nor busy.
+/// paused, is no reason to mark a lane. Reads the lanes from end to end, which is cheaper than any way in by an index, and
+/// probes once for each lane that is neither marked nor busy.
 pub async fn sweep(conn: &mut Conn) -> Result<usize> {
     Ok(sql_query(&*SWEEP).execute(conn).await?)
 }

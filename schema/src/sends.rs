@@ -363,8 +363,8 @@ async fn update_end(conn: &mut Conn, id: Uuid, end: &SendEnd, from: &[&str]) -> 
 /// Gives jobs their result when proof came after the rescuer had ended them as unknown.
 ///
 /// Changes a job only while it stands where the rescuer put it.
-async fn settle_late(conn: &mut Conn, job: Uuid, state: &str, result: &serde_json::Value) -> Result<bool> {
-    let changed = sql_query(
+async fn settle_late(conn: &mut Conn, job: Uuid, state: &str, result: &serde_json::Value) -> Result<()> {
+    sql_query(
         "WITH ended AS ( \
              UPDATE jobs SET final_state = $2, result = $3, error = CASE WHEN $2 = 'completed' THEN NULL ELSE error END \
              WHERE id = $1 AND final_state = 'dead' AND result ->> 'send_status' = 'unknown' RETURNING id \
@@ -377,7 +377,7 @@ async fn settle_late(conn: &mut Conn, job: Uuid, state: &str, result: &serde_jso
     .bind::<diesel::sql_types::Jsonb, _>(result)
     .execute(conn)
     .await?;
-    Ok(changed == 1)
+    Ok(())
 }
 
 /// Calls a send unknown whose process died under it. Returns false if its outcome is known after all.

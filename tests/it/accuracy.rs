@@ -16,8 +16,7 @@ use std::time::{Duration, Instant};
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Text};
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
-use entropy_jobs::class::Class;
-use entropy_jobs::enqueue::{NewJob, Options, new_job};
+use entropy_jobs::enqueue::{NewJob, new_job};
 use entropy_jobs::kinds::send_message::SendMessage;
 use entropy_jobs::lifecycle::OnUnknown;
 use entropy_schema::record;
@@ -25,6 +24,7 @@ use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::harness::book::unhurried;
 use crate::harness::platform::Builder;
 use crate::harness::{Client, Platform, chaos, history, secs};
 
@@ -254,16 +254,7 @@ fn message(client: &Client, account: Uuid, n: u64) -> NewJob {
             .expect("a message"),
         on_unknown: OnUnknown::Hold,
     };
-    let options = Options {
-        organization_id: client.organization,
-        class: Class::Campaign,
-        scheduled_at: None,
-        expires_at: None,
-        idempotency: None,
-        trace_id: "0123456789abcdef0123456789abcdef".into(),
-        created_by: None,
-    };
-    new_job(&args, options)
+    new_job(&args, unhurried(client.organization))
 }
 
 /// What one account made of its limit.

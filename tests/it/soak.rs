@@ -15,17 +15,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use diesel_async::{AsyncConnection, SimpleAsyncConnection};
-use entropy_jobs::class::Class;
-use entropy_jobs::enqueue::{Options, new_job};
-use entropy_jobs::job::Job;
+use entropy_jobs::enqueue::new_job;
 use entropy_jobs::kinds::expire_keys::ExpireKeys;
 use entropy_jobs::kinds::prune_history::PruneHistory;
-use entropy_schema::record;
+use entropy_schema::{SYSTEM_ORGANIZATION, record};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::harness::book::unhurried;
 use crate::harness::client::{Account, send};
 use crate::harness::gauge::{self, Bound, Gauge, Unit};
 use crate::harness::{Client, Platform, chaos, secs};
@@ -227,8 +226,10 @@ async fn prune(platform: &Platform, stop: &CancellationToken) {
         .await
         .expect("send records are made old");
         let prune = PruneHistory { keep_jobs_days: 0, keep_dead_days: 0, keep_sends_days: 2 };
-        let jobs =
-            [new_job(&prune, of_the_system(&prune)), new_job(&FORGET_KEYS, of_the_system(&FORGET_KEYS))];
+        let jobs = [
+            new_job(&prune, unhurried(SYSTEM_ORGANIZATION)),
+            new_job(&FORGET_KEYS, unhurried(SYSTEM_ORGANIZATION)),
+        ];
         conn.transaction(async |conn| record::enqueue::enqueue(conn, &jobs).await).await.expect("enqueued");
         drop(conn);
         tokio::select! {
@@ -239,18 +240,6 @@ async fn prune(platform: &Platform, stop: &CancellationToken) {
 }
 
 const FORGET_KEYS: ExpireKeys = ExpireKeys { keep_days: 0 };
-
-fn of_the_system<K: Job>(_: &K) -> Options {
-    Options {
-        organization_id: Uuid::nil(),
-        class: Class::Campaign,
-        scheduled_at: None,
-        expires_at: None,
-        idempotency: None,
-        trace_id: "0123456789abcdef0123456789abcdef".into(),
-        created_by: None,
-    }
-}
 
 /// Measures everything once.
 async fn sample(gauge: &mut Gauge, platform: &Platform, client: &Client) {

@@ -3,6 +3,8 @@
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Nullable, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
+use entropy_jobs::class::Class;
+use entropy_jobs::enqueue::Options;
 use entropy_schema::record::claim::{self, Claimed};
 use entropy_schema::record::dispatch::{self, Dispatched};
 use entropy_schema::record::enqueue::{self, Enqueued, NewJob};
@@ -216,5 +218,18 @@ pub(crate) fn retry_of(claimed: &Claimed, worker: Uuid, delay_ms: i64) -> Finish
         becomes: Becomes::Waiting { delay_ms, code: "retry".into(), note: "no answer".into() },
         error: Some(json!({ "code": "no_answer", "message": "no answer" })),
         ..end_of(claimed, worker)
+    }
+}
+
+/// What is said of a job for which nobody waits, and that came from nowhere.
+pub(crate) fn unhurried(organization: Uuid) -> Options {
+    Options {
+        organization_id: organization,
+        class: Class::Campaign,
+        scheduled_at: None,
+        expires_at: None,
+        idempotency: None,
+        trace_id: "0123456789abcdef0123456789abcdef".into(),
+        created_by: None,
     }
 }
