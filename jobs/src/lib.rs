@@ -5,11 +5,14 @@
 //!
 //! Start reading at [`job::Job`], then [`lifecycle`], then [`kinds::send_message`].
 
+pub mod ai;
 pub mod backoff;
 pub mod batch;
 pub mod class;
+pub mod conversation;
 pub mod enqueue;
 pub mod gate;
+pub mod incoming;
 pub mod job;
 pub mod kinds;
 pub mod lifecycle;

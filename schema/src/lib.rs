@@ -7,6 +7,7 @@
 //! one per table.
 
 pub mod accounts;
+pub mod alerts;
 pub mod audit;
 mod cached;
 pub mod clock;
@@ -21,6 +22,7 @@ pub mod record;
 pub mod retention;
 pub mod schedule_ticks;
 pub mod sends;
+pub mod settings;
 pub mod tables;
 pub mod users;
 pub mod views;

@@ -5,6 +5,94 @@
 #![allow(missing_docs, reason = "the meaning of each column stands in the migrations")]
 
 diesel::table! {
+    account_ai (account_id) {
+        account_id -> Uuid,
+        organization_id -> Uuid,
+        enabled -> Bool,
+        workflow_id -> Nullable<Uuid>,
+        quiet_ms -> Integer,
+        max_ms -> Integer,
+        max_messages -> Integer,
+        groups -> Text,
+        takeover_minutes -> Integer,
+        max_age_seconds -> Integer,
+        review -> Text,
+        draft_minutes -> Integer,
+        disclosure -> Text,
+        allow_wxids -> Array<Text>,
+        allow_tags -> Array<Text>,
+        block_wxids -> Array<Text>,
+        block_tags -> Array<Text>,
+        silence_minutes -> Integer,
+        updated_by -> Nullable<Uuid>,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    ai_runs (id) {
+        id -> Uuid,
+        organization_id -> Uuid,
+        account_id -> Uuid,
+        conversation_id -> Uuid,
+        turn_id -> Uuid,
+        run -> SmallInt,
+        workflow_id -> Uuid,
+        key_hash -> Text,
+        job_id -> Uuid,
+        chat_id -> Text,
+        user_id -> Nullable<Uuid>,
+        state -> Text,
+        error_class -> Nullable<Text>,
+        error_code -> Nullable<Text>,
+        error_message -> Nullable<Text>,
+        answer -> Nullable<Text>,
+        outcome -> Nullable<Text>,
+        started_at -> Timestamptz,
+        finished_at -> Nullable<Timestamptz>,
+        points -> Nullable<Numeric>,
+    }
+}
+
+diesel::table! {
+    ai_workflows (id) {
+        id -> Uuid,
+        organization_id -> Uuid,
+        alias -> Text,
+        api_key -> Text,
+        key_hash -> Text,
+        endpoint -> Nullable<Text>,
+        app_id -> Nullable<Text>,
+        stream -> Bool,
+        requests_per_minute -> Integer,
+        timeout_ms -> Integer,
+        reserve_yuan -> Numeric,
+        variables -> Jsonb,
+        created_by -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        deleted_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    alerts (id) {
+        id -> Uuid,
+        organization_id -> Uuid,
+        kind -> Text,
+        severity -> Text,
+        dedupe_key -> Text,
+        text -> Text,
+        account_id -> Nullable<Uuid>,
+        conversation_id -> Nullable<Uuid>,
+        details -> Nullable<Jsonb>,
+        created_at -> Timestamptz,
+        acknowledged_by -> Nullable<Uuid>,
+        acknowledged_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
     attempts (job_id, attempt) {
         job_id -> Uuid,
         attempt -> SmallInt,
@@ -33,6 +121,134 @@ diesel::table! {
 }
 
 diesel::table! {
+    breakers (subject) {
+        subject -> Text,
+        organization_id -> Uuid,
+        failures -> Integer,
+        open_until -> Nullable<Timestamptz>,
+        last_error -> Nullable<Text>,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    budget_periods (budget_id, starts_on) {
+        budget_id -> Uuid,
+        starts_on -> Date,
+        spent_yuan -> Numeric,
+        reserved_yuan -> Numeric,
+    }
+}
+
+diesel::table! {
+    budget_reservations (id, budget_id) {
+        id -> Uuid,
+        budget_id -> Uuid,
+        starts_on -> Date,
+        organization_id -> Uuid,
+        amount_yuan -> Numeric,
+        expires_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    budgets (id) {
+        id -> Uuid,
+        organization_id -> Uuid,
+        scope -> Text,
+        scope_id -> Uuid,
+        period -> Text,
+        limit_yuan -> Numeric,
+        updated_by -> Nullable<Uuid>,
+        updated_at -> Timestamptz,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    callback_events (id) {
+        id -> Uuid,
+        organization_id -> Uuid,
+        account_id -> Uuid,
+        event_type -> Text,
+        body -> Jsonb,
+        received_at -> Timestamptz,
+        outcome -> Nullable<Text>,
+        processed_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    callback_keys (account_id, event_key) {
+        account_id -> Uuid,
+        event_key -> Text,
+        event_id -> Uuid,
+    }
+}
+
+diesel::table! {
+    contact_syncs (account_id) {
+        account_id -> Uuid,
+        organization_id -> Uuid,
+        job_id -> Nullable<Uuid>,
+        state -> Text,
+        total -> Integer,
+        fetched -> Integer,
+        remaining -> Jsonb,
+        error -> Nullable<Text>,
+        started_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        finished_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    contacts (id) {
+        id -> Uuid,
+        organization_id -> Uuid,
+        account_id -> Uuid,
+        wxid -> Text,
+        kind -> Text,
+        nickname -> Text,
+        remark -> Text,
+        alias -> Nullable<Text>,
+        avatar -> Nullable<Text>,
+        tags -> Array<Text>,
+        labels -> Array<Text>,
+        variables -> Jsonb,
+        suppressed_at -> Nullable<Timestamptz>,
+        added_at -> Nullable<Timestamptz>,
+        removed_at -> Nullable<Timestamptz>,
+        synced_at -> Nullable<Timestamptz>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    conversations (id) {
+        id -> Uuid,
+        organization_id -> Uuid,
+        account_id -> Uuid,
+        contact_id -> Uuid,
+        peer_wxid -> Text,
+        kind -> Text,
+        mode -> Text,
+        mode_until -> Nullable<Timestamptz>,
+        mode_reason -> Nullable<Text>,
+        mode_by -> Nullable<Uuid>,
+        mode_epoch -> BigInt,
+        unread -> Integer,
+        last_message_at -> Nullable<Timestamptz>,
+        last_inbound_at -> Nullable<Timestamptz>,
+        era -> Integer,
+        era_used_at -> Nullable<Timestamptz>,
+        disclosed_at -> Nullable<Timestamptz>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     cost_ledgers (id) {
         id -> Uuid,
         organization_id -> Uuid,
@@ -49,6 +265,49 @@ diesel::table! {
         output_price_per_1k -> Nullable<Numeric>,
         calculated_cost -> Nullable<Numeric>,
         created_at -> Timestamptz,
+        run_id -> Nullable<Uuid>,
+        node_index -> Nullable<Integer>,
+        node_name -> Nullable<Text>,
+        conversation_id -> Nullable<Uuid>,
+        cached_input_tokens -> BigInt,
+        cached_input_price_per_1k -> Nullable<Numeric>,
+        points -> Nullable<Numeric>,
+        estimated -> Bool,
+        corrects -> Nullable<Uuid>,
+        occurred_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    drafts (id) {
+        id -> Uuid,
+        organization_id -> Uuid,
+        account_id -> Uuid,
+        conversation_id -> Uuid,
+        turn_id -> Uuid,
+        run -> SmallInt,
+        epoch -> BigInt,
+        parts -> Jsonb,
+        reason -> Text,
+        word_ids -> Array<Uuid>,
+        state -> Text,
+        expires_at -> Timestamptz,
+        edited -> Bool,
+        decided_by -> Nullable<Uuid>,
+        decided_at -> Nullable<Timestamptz>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    group_members (account_id, group_wxid, wxid) {
+        account_id -> Uuid,
+        group_wxid -> Text,
+        wxid -> Text,
+        organization_id -> Uuid,
+        nickname -> Text,
+        display_name -> Text,
+        seen_at -> Timestamptz,
     }
 }
 
@@ -141,6 +400,50 @@ diesel::table! {
 }
 
 diesel::table! {
+    messages (id) {
+        id -> Uuid,
+        organization_id -> Uuid,
+        account_id -> Uuid,
+        conversation_id -> Uuid,
+        direction -> Text,
+        origin -> Text,
+        kind -> Text,
+        text -> Text,
+        content -> Nullable<Jsonb>,
+        sender_wxid -> Text,
+        mentions_me -> Bool,
+        new_msg_id -> Nullable<Text>,
+        msg_id -> Nullable<Text>,
+        sent_at -> Nullable<Timestamptz>,
+        send_id -> Nullable<Uuid>,
+        job_id -> Nullable<Uuid>,
+        turn_id -> Nullable<Uuid>,
+        user_id -> Nullable<Uuid>,
+        recalled_at -> Nullable<Timestamptz>,
+        media_state -> Nullable<Text>,
+        media_path -> Nullable<Text>,
+        media_type -> Nullable<Text>,
+        media_bytes -> Nullable<BigInt>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    mode_changes (id) {
+        id -> Uuid,
+        organization_id -> Uuid,
+        conversation_id -> Uuid,
+        mode -> Text,
+        until -> Nullable<Timestamptz>,
+        reason -> Text,
+        note -> Nullable<Text>,
+        changed_by -> Nullable<Uuid>,
+        epoch -> BigInt,
+        changed_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     model_prices (id) {
         id -> Uuid,
         organization_id -> Uuid,
@@ -152,6 +455,34 @@ diesel::table! {
         valid_to -> Nullable<Timestamptz>,
         created_by -> Nullable<Uuid>,
         created_at -> Timestamptz,
+        cached_input_price_per_1k -> Nullable<Numeric>,
+        min_input -> BigInt,
+        max_input -> Nullable<BigInt>,
+        band -> Text,
+    }
+}
+
+diesel::table! {
+    opt_outs (organization_id, wxid) {
+        organization_id -> Uuid,
+        wxid -> Text,
+        reason -> Text,
+        account_id -> Nullable<Uuid>,
+        message_id -> Nullable<Uuid>,
+        created_by -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    organization_settings (organization_id) {
+        organization_id -> Uuid,
+        timezone -> Text,
+        opt_out_words -> Array<Text>,
+        handoff_words -> Array<Text>,
+        opt_out_confirmation -> Text,
+        updated_by -> Nullable<Uuid>,
+        updated_at -> Timestamptz,
     }
 }
 
@@ -224,6 +555,40 @@ diesel::table! {
 }
 
 diesel::table! {
+    sensitive_words (id) {
+        id -> Uuid,
+        organization_id -> Uuid,
+        word -> Text,
+        normalized -> Text,
+        action -> Text,
+        created_by -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    turns (id) {
+        id -> Uuid,
+        organization_id -> Uuid,
+        account_id -> Uuid,
+        conversation_id -> Uuid,
+        sender_wxid -> Text,
+        state -> Text,
+        reason -> Nullable<Text>,
+        epoch -> BigInt,
+        run -> SmallInt,
+        messages -> Integer,
+        job_id -> Uuid,
+        opened_at -> Timestamptz,
+        last_message_at -> Timestamptz,
+        flush_at -> Timestamptz,
+        instruction -> Nullable<Text>,
+        answered_at -> Nullable<Timestamptz>,
+        closed_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
     unique_keys (organization_id, key) {
         organization_id -> Uuid,
         key -> Text,
@@ -282,16 +647,43 @@ diesel::table! {
 }
 
 diesel::allow_tables_to_appear_in_same_query!(
+    account_ai,
+    ai_runs,
+    ai_workflows,
+    alerts,
     attempts,
+    audit_log,
+    breakers,
+    budget_periods,
+    budget_reservations,
+    budgets,
+    callback_events,
+    callback_keys,
+    contact_syncs,
+    contacts,
+    conversations,
     cost_ledgers,
+    drafts,
+    group_members,
+    idempotency_keys,
     job_endings,
     jobs,
     lanes,
     leases,
+    login_failures,
+    messages,
+    mode_changes,
     model_prices,
+    opt_outs,
+    organization_settings,
     organizations,
     pending,
+    queue_pauses,
+    schedule_ticks,
     sends,
+    sensitive_words,
+    turns,
+    unique_keys,
     users,
     wechat_accounts,
     workers,

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Text};
 use diesel_async::{AsyncConnection, RunQueryDsl, SimpleAsyncConnection};
+use entropy_jobs::conversation::Origin;
 use entropy_jobs::enqueue::{NewJob, new_job};
 use entropy_jobs::kinds::send_message::SendMessage;
 use entropy_jobs::lifecycle::OnUnknown;
@@ -253,6 +254,8 @@ fn message(client: &Client, account: Uuid, n: u64) -> NewJob {
         message: serde_json::from_value(json!({ "kind": "text", "text": format!("您好！第 {n} 条。") }))
             .expect("a message"),
         on_unknown: OnUnknown::Hold,
+        origin: Origin::Person,
+        reply: None,
     };
     new_job(&args, unhurried(client.organization))
 }

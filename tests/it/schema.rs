@@ -119,6 +119,9 @@ fn udt(kind: &str) -> &str {
         "Jsonb" => "jsonb",
         "Bytea" | "Binary" => "bytea",
         "Numeric" => "numeric",
+        "Date" => "date",
+        "Array<Text>" => "_text",
+        "Array<Uuid>" => "_uuid",
         other => other,
     }
 }

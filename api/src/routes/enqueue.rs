@@ -245,6 +245,8 @@ impl Making<'_> {
             to_wxid: request.to_wxid.0,
             message,
             on_unknown: request.on_unknown.map(OnUnknown::from).unwrap_or_default(),
+            origin: entropy_jobs::conversation::Origin::Person,
+            reply: None,
         };
         let hash = || {
             let (scheduled_at, expires_at) = (request.scheduled_at, request.expires_at);

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::conversation::{Origin, Reply};
 use crate::gate::{self, Intent, Permit, Refusal, snooze_lane};
 use crate::job::{Done, Failure, Job, JobError};
 use crate::lifecycle::{Delivery, OnUnknown};
@@ -31,6 +32,12 @@ pub struct SendMessage {
     /// What to do when nobody can know whether it was sent.
     #[serde(default)]
     pub on_unknown: OnUnknown,
+    /// Who it is from.
+    #[serde(default, skip_serializing_if = "Origin::is_person")]
+    pub origin: Origin,
+    /// The turn that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<Reply>,
 }
 
 /// How late after the start of its gate a message may still be handed to the network. A process that was frozen in

@@ -1,0 +1,3 @@
+//! Answers by a model: the port to whoever runs it, and what is made of an answer.
+
+pub mod port;

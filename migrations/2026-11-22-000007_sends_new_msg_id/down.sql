@@ -1,0 +1,1 @@
+DROP INDEX CONCURRENTLY IF EXISTS sends_new_msg_id_idx;
