@@ -23,7 +23,9 @@ pub(super) struct Words {
 impl Words {
     /// Appends a piece.
     pub(super) fn push(&mut self, piece: &str) {
-        for c in piece.chars().take(MAX_TEXT_CHARS - self.chars) {
+        // Postgres takes no NUL, and no customer needs the others.
+        let written = piece.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t'));
+        for c in written.take(MAX_TEXT_CHARS - self.chars) {
             self.text.push(c);
             self.chars += 1;
         }
