@@ -281,8 +281,10 @@ mod tests {
         nodes.as_array().expect("a list").clone()
     }
 
+    type Line<Text> = (i32, Text, Text, i64, i64, i64, Option<Text>);
+
     /// Each line as place, name, model, tokens in, out and cached, and points.
-    fn read(nodes: Value) -> Vec<(i32, String, String, i64, i64, i64, Option<String>)> {
+    fn read(nodes: Value) -> Vec<Line<String>> {
         lines(&list(nodes))
             .into_iter()
             .map(|line| {
@@ -300,7 +302,7 @@ mod tests {
             .collect()
     }
 
-    fn check(nodes: Value, expected: &[(i32, &str, &str, i64, i64, i64, Option<&str>)], total: Option<&str>) {
+    fn check(nodes: Value, expected: &[Line<&str>], total: Option<&str>) {
         let read = read(nodes.clone());
         let read: Vec<_> = read
             .iter()
