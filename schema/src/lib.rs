@@ -17,6 +17,7 @@ pub mod jobs;
 pub mod lanes;
 pub mod migrations;
 mod pool;
+pub mod presence;
 pub mod queues;
 pub mod record;
 pub mod retention;
