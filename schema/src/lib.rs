@@ -9,6 +9,7 @@
 pub mod accounts;
 pub mod alerts;
 pub mod audit;
+pub mod budgets;
 mod cached;
 pub mod clock;
 pub mod contacts;
