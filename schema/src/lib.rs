@@ -10,6 +10,7 @@ pub mod accounts;
 pub mod alerts;
 pub mod audit;
 mod cached;
+pub mod callbacks;
 pub mod clock;
 pub mod costs;
 mod error;

@@ -1,5 +1,7 @@
 //! Conversations: what an event does to the record, who answers, and when a machine may.
 
+pub mod apply;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
