@@ -11,6 +11,7 @@ pub mod alerts;
 pub mod audit;
 pub mod budgets;
 mod cached;
+pub mod callbacks;
 pub mod clock;
 pub mod contacts;
 pub mod conversations;
