@@ -26,6 +26,7 @@ pub mod settings;
 pub mod tables;
 pub mod users;
 pub mod views;
+pub mod words;
 pub mod workers;
 
 pub use diesel_async::AsyncPgConnection as Conn;

@@ -232,7 +232,7 @@ fn price(caller: &Caller, asked: CreatePrice) -> Result<Price, ApiError> {
     })
 }
 
-fn yuan(text: &str) -> Option<BigDecimal> {
+pub(super) fn yuan(text: &str) -> Option<BigDecimal> {
     // Plain digits only: an exponent makes a short text a number of any size.
     if text.len() > 32 || !text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
         return None;
@@ -290,7 +290,7 @@ fn ledger_view(entry: Entry) -> LedgerView {
 }
 
 /// Writes money as a decimal number without an exponent and without zeros that say nothing.
-fn money(amount: &BigDecimal) -> String {
+pub(super) fn money(amount: &BigDecimal) -> String {
     amount.normalized().to_plain_string()
 }
 

@@ -18,6 +18,13 @@ pub struct PruneHistory {
     pub keep_dead_days: i32,
     /// Days for which send records are kept.
     pub keep_sends_days: i32,
+    /// Days for which alerts are kept.
+    #[serde(default = "half_a_year")]
+    pub keep_alerts_days: i32,
+}
+
+fn half_a_year() -> i32 {
+    180
 }
 
 /// Rows per statement: small enough that no lock is held for long.
@@ -35,7 +42,7 @@ impl Job for PruneHistory {
 
     async fn run(&self, ctx: &Context) -> Result<Done, JobError> {
         use entropy_schema::retention;
-        let (mut jobs, mut sends) = (0, 0);
+        let (mut jobs, mut sends, mut alerts) = (0, 0, 0);
         let mut after = Uuid::nil();
         while !ctx.stop.is_cancelled() {
             let mut conn = ctx.conn().await?;
@@ -56,6 +63,15 @@ impl Job for PruneHistory {
                 break;
             }
         }
-        Ok(Done { result: Some(serde_json::json!({ "jobs": jobs, "sends": sends })), lane_wait: None })
+        while !ctx.stop.is_cancelled() {
+            let mut conn = ctx.conn().await?;
+            let removed = retention::prune_alerts(&mut conn, self.keep_alerts_days, SLICE).await?;
+            alerts += removed;
+            if removed < SLICE {
+                break;
+            }
+        }
+        let result = serde_json::json!({ "jobs": jobs, "sends": sends, "alerts": alerts });
+        Ok(Done { result: Some(result), lane_wait: None })
     }
 }
