@@ -7,11 +7,14 @@
 //! one per table.
 
 pub mod accounts;
+pub mod ai_runs;
 pub mod alerts;
 pub mod audit;
+pub mod breakers;
 mod cached;
 pub mod clock;
 pub mod costs;
+pub mod drafts;
 mod error;
 pub mod jobs;
 pub mod lanes;
@@ -19,6 +22,7 @@ pub mod migrations;
 mod pool;
 pub mod queues;
 pub mod record;
+pub mod replies;
 pub mod retention;
 pub mod schedule_ticks;
 pub mod sends;
