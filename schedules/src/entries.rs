@@ -46,6 +46,7 @@ pub fn entries() -> Vec<Entry> {
                 keep_dead_days: 90,
                 keep_sends_days: 180,
                 keep_callbacks_days: 30,
+                keep_alerts_days: 180,
             };
             new_job(&args, options)
         }),

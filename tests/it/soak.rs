@@ -230,6 +230,7 @@ async fn prune(platform: &Platform, stop: &CancellationToken) {
             keep_dead_days: 0,
             keep_sends_days: 2,
             keep_callbacks_days: 30,
+            keep_alerts_days: 180,
         };
         let jobs = [
             new_job(&prune, unhurried(SYSTEM_ORGANIZATION)),

@@ -1,7 +1,10 @@
 //! The resources, one file each: their request and response types beside their handlers.
 
+mod account_ai;
 mod account_limits;
 mod accounts;
+mod ai_workflows;
+mod alerts;
 mod audit;
 mod auth;
 mod batch;
@@ -18,6 +21,8 @@ mod prices;
 mod properties;
 mod queues;
 mod sends;
+mod sensitive_words;
+mod settings;
 mod span;
 mod users;
 mod workers;
@@ -40,6 +45,10 @@ enum Tag {
     Jobs,
     /// What left, when, to whom, with which outcome.
     Sends,
+    /// Who answers customers: workflows, words, and what the organisation has chosen.
+    Answers,
+    /// What a person should look at.
+    Alerts,
     /// Queues, lanes and workers.
     Operations,
     /// Prices of models and what was spent.
@@ -47,6 +56,23 @@ enum Tag {
     /// Who did what.
     Audit,
 }
+
+/// What decides who answers customers, and what people should look at.
+type Answering = (
+    ai_workflows::AiWorkflows,
+    account_ai::AccountAnswers,
+    settings::Settings,
+    sensitive_words::SensitiveWords,
+    alerts::Alerts,
+);
+
+const ANSWERING: Answering = (
+    ai_workflows::AiWorkflows,
+    account_ai::AccountAnswers,
+    settings::Settings,
+    sensitive_words::SensitiveWords,
+    alerts::Alerts,
+);
 
 type Api = (
     auth::Auth,
@@ -63,6 +89,7 @@ type Api = (
     workers::Workers,
     (costs::Costs, prices::Prices),
     audit::AuditLog,
+    Answering,
 );
 
 const DESCRIPTION: &str = "\
@@ -89,6 +116,7 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
         workers::Workers,
         (costs::Costs, prices::Prices),
         audit::AuditLog,
+        ANSWERING,
     );
     OpenApiService::new(Operations(api), "Entropy", "1").description(DESCRIPTION).server("/api/v1")
 }

@@ -21,11 +21,19 @@ pub struct PruneHistory {
     /// Days for which the provider's events are kept as they came; their keys are kept for ever.
     #[serde(default = "keep_callbacks_days")]
     pub keep_callbacks_days: i32,
+    /// Days for which alerts are kept.
+    #[serde(default = "half_a_year")]
+    pub keep_alerts_days: i32,
 }
 
 /// What jobs mean that were made before there were callbacks.
 fn keep_callbacks_days() -> i32 {
     30
+}
+
+/// What jobs mean that were made before there were alerts.
+fn half_a_year() -> i32 {
+    180
 }
 
 /// Rows per statement: small enough that no lock is held for long.
@@ -43,7 +51,7 @@ impl Job for PruneHistory {
 
     async fn run(&self, ctx: &Context) -> Result<Done, JobError> {
         use entropy_schema::retention;
-        let (mut jobs, mut sends, mut callbacks) = (0, 0, 0);
+        let (mut jobs, mut sends, mut callbacks, mut alerts) = (0, 0, 0, 0);
         let mut after = Uuid::nil();
         while !ctx.stop.is_cancelled() {
             let mut conn = ctx.conn().await?;
@@ -72,7 +80,16 @@ impl Job for PruneHistory {
                 break;
             }
         }
-        let result = serde_json::json!({ "jobs": jobs, "sends": sends, "callbacks": callbacks });
+        while !ctx.stop.is_cancelled() {
+            let mut conn = ctx.conn().await?;
+            let removed = retention::prune_alerts(&mut conn, self.keep_alerts_days, SLICE).await?;
+            alerts += removed;
+            if removed < SLICE {
+                break;
+            }
+        }
+        let result =
+            serde_json::json!({ "jobs": jobs, "sends": sends, "callbacks": callbacks, "alerts": alerts });
         Ok(Done { result: Some(result), lane_wait: None })
     }
 }
