@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use entropy_jobs::enqueue::Enqueuer;
 use entropy_jobs::outbound_url::UrlPolicy;
 use entropy_jobs::process::config::{Ceilings, Http, Stores};
@@ -127,8 +127,8 @@ impl AppState {
         })))
     }
 
-    /// Returns the time by the database's clock.
+    /// Returns the time by the database's clock, as exact as the database stores it.
     pub(crate) async fn now(&self) -> DateTime<Utc> {
-        self.clock.now(&self.db).await
+        self.clock.now(&self.db).await.trunc_subsecs(6)
     }
 }

@@ -3,6 +3,8 @@
 //! All tests share one platform unless they break something ([`Here`]); each makes an organisation of its own.
 
 mod accounts;
+mod alerts;
+mod answers;
 mod auth;
 mod bad_input;
 mod batch;
@@ -15,6 +17,7 @@ mod outcomes;
 mod roles;
 mod sending;
 mod tenants;
+mod words;
 
 use serde_json::{Value, json};
 use uuid::Uuid;

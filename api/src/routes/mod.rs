@@ -1,7 +1,10 @@
 //! The resources, one file each: their request and response types beside their handlers.
 
+mod account_ai;
 mod account_limits;
 mod accounts;
+mod ai_workflows;
+mod alerts;
 mod audit;
 mod auth;
 mod batch;
@@ -13,10 +16,14 @@ mod job_view;
 mod jobs;
 mod lanes;
 mod message;
+mod prices;
 #[cfg(test)]
 mod properties;
 mod queues;
 mod sends;
+mod sensitive_words;
+mod settings;
+mod span;
 mod users;
 mod workers;
 
@@ -38,6 +45,10 @@ enum Tag {
     Jobs,
     /// What left, when, to whom, with which outcome.
     Sends,
+    /// Who answers customers: workflows, words, and what the organisation has chosen.
+    Answers,
+    /// What a person should look at.
+    Alerts,
     /// Queues, lanes and workers.
     Operations,
     /// Prices of models and what was spent.
@@ -45,6 +56,23 @@ enum Tag {
     /// Who did what.
     Audit,
 }
+
+/// What decides who answers customers, and what people should look at.
+type Answering = (
+    ai_workflows::AiWorkflows,
+    account_ai::AccountAnswers,
+    settings::Settings,
+    sensitive_words::SensitiveWords,
+    alerts::Alerts,
+);
+
+const ANSWERING: Answering = (
+    ai_workflows::AiWorkflows,
+    account_ai::AccountAnswers,
+    settings::Settings,
+    sensitive_words::SensitiveWords,
+    alerts::Alerts,
+);
 
 type Api = (
     auth::Auth,
@@ -59,8 +87,9 @@ type Api = (
     queues::Queues,
     lanes::Lanes,
     workers::Workers,
-    costs::Costs,
+    (costs::Costs, prices::Prices),
     audit::AuditLog,
+    Answering,
 );
 
 const DESCRIPTION: &str = "\
@@ -85,8 +114,9 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
         queues::Queues,
         lanes::Lanes,
         workers::Workers,
-        costs::Costs,
+        (costs::Costs, prices::Prices),
         audit::AuditLog,
+        ANSWERING,
     );
     OpenApiService::new(Operations(api), "Entropy", "1").description(DESCRIPTION).server("/api/v1")
 }

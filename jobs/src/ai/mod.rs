@@ -2,4 +2,6 @@
 
 pub mod endpoint;
 pub mod port;
+pub mod text;
 pub mod usage;
+pub mod words;

@@ -15,6 +15,7 @@ fn operations() -> Vec<(Method, &'static str, Value, &'static str)> {
     let tally = json!({"request_id": "r", "account_id": Uuid::nil(), "model": "m", "input_tokens": 1, "output_tokens": 1});
     let none = json!({"filter": {"kind": "nothing"}, "preview": true});
     let price = json!({"model": "", "input_price_per_1k": "1", "output_price_per_1k": "1", "valid_from": "2026-01-01T00:00:00Z"});
+    let workflow = json!({"alias": "", "api_key": "fastgpt-a"});
     let get = |path, role| (Method::GET, path, Value::Null, role);
     let post = |path, body: &Value, role| (Method::POST, path, body.clone(), role);
     vec![
@@ -29,6 +30,12 @@ fn operations() -> Vec<(Method, &'static str, Value, &'static str)> {
         get("/workers", "viewer"),
         get("/model-prices", "viewer"),
         get("/cost-ledgers", "viewer"),
+        get("/ai-workflows", "viewer"),
+        get("/ai-workflows/{id}", "viewer"),
+        get("/wechat-accounts/{id}/ai", "viewer"),
+        get("/organization/settings", "viewer"),
+        get("/sensitive-words", "viewer"),
+        get("/alerts", "agent"),
         get("/users", "admin"),
         get("/audit-log", "admin"),
         post("/jobs/send-message", &message, "agent"),
@@ -49,6 +56,17 @@ fn operations() -> Vec<(Method, &'static str, Value, &'static str)> {
         post("/lanes/{id}/resume", &nothing, "manager"),
         post("/queues/nothing/pause", &nothing, "manager"),
         post("/queues/nothing/resume", &nothing, "manager"),
+        post("/ai-workflows", &workflow, "manager"),
+        (Method::PUT, "/ai-workflows/{id}", json!({}), "manager"),
+        (Method::DELETE, "/ai-workflows/{id}", Value::Null, "manager"),
+        (Method::PUT, "/wechat-accounts/{id}/ai", json!({"enabled": false}), "manager"),
+        (Method::PUT, "/organization/settings", json!({}), "manager"),
+        post("/sensitive-words", &json!({"word": "", "action": "mask"}), "manager"),
+        post("/sensitive-words/import", &json!({"words": []}), "manager"),
+        post("/sensitive-words/defaults", &nothing, "manager"),
+        (Method::DELETE, "/sensitive-words/{id}", Value::Null, "manager"),
+        post("/alerts/{id}/acknowledge", &nothing, "agent"),
+        post("/alerts/acknowledge-all", &nothing, "agent"),
         post("/model-prices", &price, "admin"),
         post("/model-prices/{id}/end", &json!({"valid_to": "2026-01-01T00:00:00Z"}), "admin"),
         post("/users", &json!({"username": "a", "password": "a", "role": "admin"}), "admin"),
