@@ -6,7 +6,9 @@ mod audit;
 mod auth;
 mod batch;
 mod bulk;
+mod contacts;
 mod control;
+mod conversations;
 mod costs;
 mod enqueue;
 mod job_view;
@@ -38,6 +40,8 @@ enum Tag {
     Jobs,
     /// What left, when, to whom, with which outcome.
     Sends,
+    /// What was said to whom, who answers, contacts.
+    Conversations,
     /// Queues, lanes and workers.
     Operations,
     /// Prices of models and what was spent.
@@ -56,6 +60,8 @@ type Api = (
     control::Control,
     bulk::Bulk,
     sends::Sends,
+    conversations::Conversations,
+    contacts::Contacts,
     queues::Queues,
     lanes::Lanes,
     workers::Workers,
@@ -82,6 +88,8 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
         control::Control,
         bulk::Bulk,
         sends::Sends,
+        conversations::Conversations,
+        contacts::Contacts,
         queues::Queues,
         lanes::Lanes,
         workers::Workers,
