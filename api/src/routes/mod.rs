@@ -9,7 +9,9 @@ mod audit;
 mod auth;
 mod batch;
 mod bulk;
+mod contacts;
 mod control;
+mod conversations;
 mod costs;
 mod enqueue;
 mod job_view;
@@ -49,6 +51,8 @@ enum Tag {
     Answers,
     /// What a person should look at.
     Alerts,
+    /// What was said to whom, who answers, contacts.
+    Conversations,
     /// Queues, lanes and workers.
     Operations,
     /// Prices of models and what was spent.
@@ -84,6 +88,7 @@ type Api = (
     control::Control,
     bulk::Bulk,
     sends::Sends,
+    (conversations::Conversations, contacts::Contacts),
     queues::Queues,
     lanes::Lanes,
     workers::Workers,
@@ -111,6 +116,7 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
         control::Control,
         bulk::Bulk,
         sends::Sends,
+        (conversations::Conversations, contacts::Contacts),
         queues::Queues,
         lanes::Lanes,
         workers::Workers,
