@@ -6,6 +6,7 @@ mod audit;
 mod auth;
 mod batch;
 mod bulk;
+mod callback_events;
 mod control;
 mod costs;
 mod enqueue;
@@ -16,6 +17,7 @@ mod message;
 #[cfg(test)]
 mod properties;
 mod queues;
+mod search;
 mod sends;
 mod users;
 mod workers;
@@ -59,6 +61,8 @@ type Api = (
     queues::Queues,
     lanes::Lanes,
     workers::Workers,
+    callback_events::CallbackEvents,
+    search::MessageSearch,
     costs::Costs,
     audit::AuditLog,
 );
@@ -85,6 +89,8 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
         queues::Queues,
         lanes::Lanes,
         workers::Workers,
+        callback_events::CallbackEvents,
+        search::MessageSearch,
         costs::Costs,
         audit::AuditLog,
     );
