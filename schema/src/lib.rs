@@ -32,6 +32,7 @@ pub mod record;
 pub mod replies;
 pub mod retention;
 pub mod schedule_ticks;
+pub mod search;
 pub mod sends;
 pub mod settings;
 pub mod tables;

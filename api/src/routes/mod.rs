@@ -9,6 +9,7 @@ mod audit;
 mod auth;
 mod batch;
 mod bulk;
+mod callback_events;
 mod contacts;
 mod control;
 mod conversations;
@@ -22,6 +23,7 @@ mod prices;
 #[cfg(test)]
 mod properties;
 mod queues;
+mod search;
 mod sends;
 mod sensitive_words;
 mod settings;
@@ -92,6 +94,7 @@ type Api = (
     queues::Queues,
     lanes::Lanes,
     workers::Workers,
+    (callback_events::CallbackEvents, search::MessageSearch),
     (costs::Costs, prices::Prices),
     audit::AuditLog,
     Answering,
@@ -120,6 +123,7 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
         queues::Queues,
         lanes::Lanes,
         workers::Workers,
+        (callback_events::CallbackEvents, search::MessageSearch),
         (costs::Costs, prices::Prices),
         audit::AuditLog,
         ANSWERING,
