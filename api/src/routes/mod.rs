@@ -11,6 +11,7 @@ mod batch;
 mod bulk;
 mod control;
 mod costs;
+mod drafts;
 mod enqueue;
 mod job_view;
 mod jobs;
@@ -61,6 +62,7 @@ type Answering = (
     account_ai::AccountAnswers,
     settings::Settings,
     sensitive_words::SensitiveWords,
+    drafts::Drafts,
     alerts::Alerts,
 );
 
@@ -69,6 +71,7 @@ const ANSWERING: Answering = (
     account_ai::AccountAnswers,
     settings::Settings,
     sensitive_words::SensitiveWords,
+    drafts::Drafts,
     alerts::Alerts,
 );
 
