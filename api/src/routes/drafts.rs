@@ -164,9 +164,7 @@ impl Drafts {
         let edited = body.0.text.as_deref().map(edited).transpose()?;
         let mut conn = state.db.conn().await?;
         let approved = conn
-            .transaction(async |conn| {
-                approve(conn, &caller, &origin, id.0, edited.as_deref()).await
-            })
+            .transaction(async |conn| approve(conn, &caller, &origin, id.0, edited.as_deref()).await)
             .await?;
         state.waker.wake();
         Ok(Json(approved))
@@ -266,7 +264,8 @@ async fn approve(
     let AtHand { draft, chat, turn } = &at_hand;
     let chosen = settings::account_ai(conn, organization, draft.account_id).await?;
     let facts = replies::facts(conn, organization, draft.conversation_id, &turn.sender_wxid).await?;
-    let Some(facts) = facts.filter(|facts| !facts.opted_out && !facts.suppressed && !facts.account_removed) else {
+    let Some(facts) = facts.filter(|facts| !facts.opted_out && !facts.suppressed && !facts.account_removed)
+    else {
         return Err(moved_on());
     };
     if !at_hand.is_wanted() || !chosen.is_some_and(|chosen| chosen.enabled) {
@@ -276,7 +275,8 @@ async fn approve(
     let words = Words::new(&replies::sensitive_words(conn, organization).await?);
     let verdict = words.check(&text);
     if verdict.action == Some(Action::Block) {
-        let message = "holds a word that your organisation does not let the AI say; change it, or reject the draft";
+        let message =
+            "holds a word that your organisation does not let the AI say; change it, or reject the draft";
         return Err(ApiError::field("text", "blocked_word", message));
     }
     let parts = edited.map(|_| split(&verdict.text).parts);
