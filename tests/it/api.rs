@@ -10,6 +10,7 @@ mod bad_input;
 mod batch;
 mod bulk;
 mod costs;
+mod drafts;
 mod lists;
 mod operations;
 mod outages;

@@ -14,6 +14,7 @@ mod contacts;
 mod control;
 mod conversations;
 mod costs;
+mod drafts;
 mod enqueue;
 mod job_view;
 mod jobs;
@@ -69,6 +70,7 @@ type Answering = (
     account_ai::AccountAnswers,
     settings::Settings,
     sensitive_words::SensitiveWords,
+    drafts::Drafts,
     alerts::Alerts,
 );
 
@@ -77,6 +79,7 @@ const ANSWERING: Answering = (
     account_ai::AccountAnswers,
     settings::Settings,
     sensitive_words::SensitiveWords,
+    drafts::Drafts,
     alerts::Alerts,
 );
 
