@@ -2,4 +2,5 @@
 
 pub mod port;
 pub mod text;
+pub mod usage;
 pub mod words;
