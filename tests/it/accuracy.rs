@@ -256,6 +256,7 @@ fn message(client: &Client, account: Uuid, n: u64) -> NewJob {
         on_unknown: OnUnknown::Hold,
         origin: Origin::Person,
         reply: None,
+        confirms_opt_out: false,
     };
     new_job(&args, unhurried(client.organization))
 }

@@ -226,6 +226,7 @@ async fn workers(book: &Book) {
         attempt: 1,
         to_wxid: "wxid_1",
         message_kind: "text",
+        message: None,
     };
     seen.watch("send: begin", async |conn| sends::begin(conn, &send).await).await;
     seen.watch("send: gate", async |conn| sends::lock_gate(conn, jobs[0], 1, worker).await).await;

@@ -2,6 +2,7 @@
 
 use crate::registry::Registry;
 
+pub mod ai_reply;
 pub mod cost_tally;
 pub mod expire_keys;
 pub mod prune_history;
@@ -11,6 +12,7 @@ pub mod send_message;
 /// Every kind of this build.
 pub fn registry() -> Registry {
     Registry::default()
+        .register::<ai_reply::AiReply>()
         .register::<cost_tally::CostTally>()
         .register::<expire_keys::ExpireKeys>()
         .register::<prune_history::PruneHistory>()

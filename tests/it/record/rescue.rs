@@ -83,6 +83,7 @@ impl Scene {
             attempt: claimed.attempt,
             to_wxid: "wxid_1",
             message_kind: "text",
+            message: None,
         };
         sends::begin(&mut *self.book.conn().await, &send).await.unwrap();
         send.id

@@ -282,6 +282,7 @@ impl<'a> Pair<'a> {
             attempt: job.attempt,
             to_wxid: "wxid_1",
             message_kind: "text",
+            message: None,
         };
         let begun = sends::begin(&mut *self.book().conn().await, &send).await.expect("asked");
         let may_begin = !self.model.paused_queues.contains(&job.queue());

@@ -1,0 +1,1 @@
+//! Conversations, what was said in them, and contacts, as people read them.
