@@ -11,6 +11,7 @@ pub mod ai_runs;
 pub mod alerts;
 pub mod audit;
 pub mod breakers;
+pub mod budgets;
 mod cached;
 pub mod clock;
 pub mod contacts;

@@ -13,10 +13,12 @@ mod job_view;
 mod jobs;
 mod lanes;
 mod message;
+mod prices;
 #[cfg(test)]
 mod properties;
 mod queues;
 mod sends;
+mod span;
 mod users;
 mod workers;
 
@@ -59,7 +61,7 @@ type Api = (
     queues::Queues,
     lanes::Lanes,
     workers::Workers,
-    costs::Costs,
+    (costs::Costs, prices::Prices),
     audit::AuditLog,
 );
 
@@ -85,7 +87,7 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
         queues::Queues,
         lanes::Lanes,
         workers::Workers,
-        costs::Costs,
+        (costs::Costs, prices::Prices),
         audit::AuditLog,
     );
     OpenApiService::new(Operations(api), "Entropy", "1").description(DESCRIPTION).server("/api/v1")
