@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use entropy_jobs::metrics::Metrics;
-use entropy_jobs::process::config::{Ceilings, Gewe, Stores};
+use entropy_jobs::process::config::{Ceilings, Fastgpt, Gewe, Stores};
 use entropy_jobs::process::migrated::migrated;
 use entropy_jobs::redis_health::Health;
 use entropy_jobs::registry::Registry;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::adapters::fastgpt::{FastGptClient, Patience};
 use crate::adapters::gewe::{GeweClient, Timeouts};
 use crate::attempt::Runner;
 use crate::broker::Broker;
@@ -34,6 +35,8 @@ pub struct Settings {
     pub stores: Stores,
     /// The provider.
     pub gewe: Gewe,
+    /// The model's host.
+    pub fastgpt: Fastgpt,
     /// The install's ceilings.
     pub ceilings: Ceilings,
     /// Opens sealed tokens.
@@ -81,7 +84,7 @@ async fn examine(broker: &Broker) -> anyhow::Result<()> {
 impl Worker {
     /// Wires a worker up. Connects to nothing yet.
     pub fn new(settings: Settings) -> anyhow::Result<Worker> {
-        let Settings { stores, gewe, ceilings, vault, slots } = settings;
+        let Settings { stores, gewe, fastgpt, ceilings, vault, slots } = settings;
         let db = Db::new(stores.database_url.expose(), stores.pool_size, Profile::Worker)?;
         let guard = Arc::new(Guard::new(ceilings.messages_per_minute.unsigned_abs()));
         let default_token = gewe.token.map(|token| {
@@ -92,6 +95,7 @@ impl Worker {
         let services = Services {
             db,
             sender: Arc::new(GeweClient::new(&gewe.endpoint, Timeouts::default())?),
+            ai: Arc::new(FastGptClient::new(fastgpt.endpoint.as_deref(), Patience::default())?),
             guard: guard.clone(),
             vault: vault.map(Arc::new),
             default_token,

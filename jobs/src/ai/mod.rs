@@ -1,5 +1,6 @@
 //! Answers by a model: the port to whoever runs it, and what is made of an answer.
 
+pub mod endpoint;
 pub mod port;
 pub mod text;
 pub mod usage;

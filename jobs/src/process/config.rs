@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, bail};
 
+use crate::ai::endpoint::Endpoint;
 use crate::secret::Secret;
 use crate::vault::Vault;
 
@@ -99,6 +100,29 @@ impl Gewe {
             bail!("GEWE_API_ENDPOINT must start with http:// or https://");
         }
         Ok(Gewe { endpoint, token: env("GEWE_TOKEN_ID").map(Secret::new) })
+    }
+}
+
+/// How workers reach FastGPT.
+#[derive(Debug, Clone, Default)]
+pub struct Fastgpt {
+    /// `FASTGPT_API_ENDPOINT`: such as `https://cloud.fastgpt.cn/api`; none: only workflows with an address of their own
+    /// can be asked.
+    pub endpoint: Option<String>,
+    /// `FASTGPT_API_KEY`: the key of the workflow that `entropy dev` begins with. Every other workflow brings its own.
+    pub api_key: Option<Secret>,
+}
+
+impl Fastgpt {
+    /// Reads the address and the key.
+    pub fn load(env: Lookup<'_>) -> anyhow::Result<Fastgpt> {
+        let endpoint = env("FASTGPT_API_ENDPOINT").map(|text| text.trim().to_owned());
+        if let Some(endpoint) = &endpoint {
+            // The address is not repeated: it may hold a password.
+            Endpoint::parse(endpoint)
+                .map_err(|problem| anyhow::anyhow!("FASTGPT_API_ENDPOINT: {problem}"))?;
+        }
+        Ok(Fastgpt { endpoint, api_key: env("FASTGPT_API_KEY").map(Secret::new) })
     }
 }
 
@@ -239,6 +263,15 @@ mod tests {
         };
         assert!(message(Stores::load(&with("0"))).contains("DATABASE_POOL_SIZE"));
         assert_eq!(Stores::load(&with("1")).expect("one connection").pool_size, 1);
+    }
+
+    #[test]
+    fn an_install_without_fastgpt_is_whole_and_a_wrong_address_is_named() {
+        assert!(Fastgpt::load(&|_| None).expect("nothing is needed").endpoint.is_none());
+        let wrong =
+            |name: &str| (name == "FASTGPT_API_ENDPOINT").then(|| "http://me:hunter2@host/api".to_owned());
+        let text = message(Fastgpt::load(&wrong));
+        assert!(text.contains("FASTGPT_API_ENDPOINT") && !text.contains("hunter2"), "{text}");
     }
 
     #[test]

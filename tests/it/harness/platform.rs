@@ -125,6 +125,9 @@ impl Builder {
         env.retain(|(name, _)| self.env.iter().all(|(own, _)| own != name));
         env.extend(self.env);
         let (sandbox, sandbox_base) = start_sandbox(&env, &dir).await;
+        if env.iter().all(|(name, _)| name != "FASTGPT_API_ENDPOINT") {
+            env.push(("FASTGPT_API_ENDPOINT".into(), format!("{sandbox_base}/api")));
+        }
         if env.iter().all(|(name, _)| name != "GEWE_API_ENDPOINT") {
             env.push(("GEWE_API_ENDPOINT".into(), format!("{sandbox_base}/gewe/v2/api")));
         }

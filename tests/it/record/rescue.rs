@@ -9,6 +9,7 @@ use entropy_jobs::services::Services;
 use entropy_schema::record::claim::Claimed;
 use entropy_schema::record::enqueue::NewJob;
 use entropy_schema::sends::{self, Ended, LateJob, NewSend, SendEnd};
+use entropy_workers::adapters::fastgpt::{FastGptClient, Patience};
 use entropy_workers::adapters::gewe::{GeweClient, Timeouts};
 use entropy_workers::broker::Broker;
 use entropy_workers::guard::Guard;
@@ -26,6 +27,7 @@ pub(super) fn rescuer_over(book: &Book, redis: &RedisServer, namespace: &str) ->
     let services = Services {
         db: book.db.clone(),
         sender: Arc::new(GeweClient::new("http://127.0.0.1:9/gewe/v2/api", Timeouts::default()).unwrap()),
+        ai: Arc::new(FastGptClient::new(None, Patience::default()).unwrap()),
         guard: Arc::new(Guard::new(40)),
         vault: None,
         default_token: None,
