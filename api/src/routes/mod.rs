@@ -6,7 +6,9 @@ mod audit;
 mod auth;
 mod batch;
 mod bulk;
+mod contacts;
 mod control;
+mod conversations;
 mod costs;
 mod enqueue;
 mod job_view;
@@ -40,6 +42,8 @@ enum Tag {
     Jobs,
     /// What left, when, to whom, with which outcome.
     Sends,
+    /// What was said to whom, who answers, contacts.
+    Conversations,
     /// Queues, lanes and workers.
     Operations,
     /// Prices of models and what was spent.
@@ -58,6 +62,8 @@ type Api = (
     control::Control,
     bulk::Bulk,
     sends::Sends,
+    conversations::Conversations,
+    contacts::Contacts,
     queues::Queues,
     lanes::Lanes,
     workers::Workers,
@@ -84,6 +90,8 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
         control::Control,
         bulk::Bulk,
         sends::Sends,
+        conversations::Conversations,
+        contacts::Contacts,
         queues::Queues,
         lanes::Lanes,
         workers::Workers,
