@@ -2,6 +2,8 @@
 
 mod account_limits;
 mod accounts;
+mod ai_replies;
+mod ai_runs;
 mod audit;
 mod auth;
 mod batch;
@@ -56,8 +58,7 @@ type Api = (
     auth::Auth,
     users::Users,
     accounts::Accounts,
-    enqueue::Enqueue,
-    batch::Batch,
+    (enqueue::Enqueue, batch::Batch, ai_replies::AiReplies, ai_runs::AiRuns),
     jobs::Jobs,
     control::Control,
     bulk::Bulk,
@@ -84,8 +85,7 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
         auth::Auth,
         users::Users,
         accounts::Accounts,
-        enqueue::Enqueue,
-        batch::Batch,
+        (enqueue::Enqueue, batch::Batch, ai_replies::AiReplies, ai_runs::AiRuns),
         jobs::Jobs,
         control::Control,
         bulk::Bulk,
