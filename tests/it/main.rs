@@ -6,6 +6,7 @@
 mod harness;
 
 mod accuracy;
+mod ai_reply;
 mod api;
 mod architecture;
 mod callbacks;
