@@ -7,6 +7,7 @@ mod auth;
 mod bad_input;
 mod batch;
 mod bulk;
+mod conversations;
 mod costs;
 mod lists;
 mod operations;

@@ -9,6 +9,7 @@ mod accuracy;
 mod api;
 mod architecture;
 mod clocks;
+mod conversations;
 mod crash;
 mod crash_matrix;
 mod envelope;

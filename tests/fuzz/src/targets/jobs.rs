@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use entropy_jobs::job::Job;
-use entropy_jobs::kinds::{cost_tally, expire_keys, prune_history, reap_workers, send_message};
+use entropy_jobs::kinds::{ai_reply, cost_tally, expire_keys, prune_history, reap_workers, send_message};
 use entropy_jobs::message::{MAX_TEXT_CHARS, MAX_XML_BYTES, Message};
 use entropy_jobs::outbound_url::{MAX_LENGTH, UrlPolicy, check};
 use entropy_jobs::process::telemetry::trace_id_of;
@@ -21,6 +21,7 @@ pub fn job_args(bytes: &[u8]) {
     let version = version.trim().parse().unwrap_or(1);
     match kind {
         "send_message" => read::<send_message::SendMessage>(version, &args),
+        "ai_reply" => read::<ai_reply::AiReply>(version, &args),
         "cost_tally" => read::<cost_tally::CostTally>(version, &args),
         "expire_keys" => read::<expire_keys::ExpireKeys>(version, &args),
         "prune_history" => read::<prune_history::PruneHistory>(version, &args),
@@ -30,7 +31,7 @@ pub fn job_args(bytes: &[u8]) {
 }
 
 /// How many kinds [`job_args`] knows; a test compares it with the registry.
-pub const KINDS: usize = 5;
+pub const KINDS: usize = 6;
 
 fn read<K: Job>(version: i16, args: &Value) {
     match registry::read::<K>(version, args.clone()) {
