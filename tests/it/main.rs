@@ -11,6 +11,7 @@ mod api;
 mod architecture;
 mod callbacks;
 mod clocks;
+mod conversations;
 mod crash;
 mod crash_matrix;
 mod envelope;

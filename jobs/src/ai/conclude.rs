@@ -237,7 +237,7 @@ async fn say(
             turn_id: turn.id,
             run: turn.run,
             epoch: turn.epoch,
-            answered_at,
+            answered_at: Some(answered_at),
             text,
             disclosed: facts.disclosed,
             now: chat.now,
