@@ -12,6 +12,7 @@ mod clocks;
 mod crash;
 mod crash_matrix;
 mod envelope;
+mod fastgpt;
 mod fuzz;
 mod logs;
 mod migrations;
