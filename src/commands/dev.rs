@@ -113,7 +113,7 @@ async fn serve(
         "GEWE_TOKEN_ID" => token.clone(),
         // The sandbox plays FastGPT too.
         "FASTGPT_API_ENDPOINT" => {
-            environment(name).or_else(|| phone.map(|phone| format!("http://{phone}/api")))
+            environment(name).or_else(|| phone.map(|phone| format!("http://{phone}/fastgpt/api")))
         }
         _ => environment(name),
     };

@@ -15,6 +15,7 @@ mod conversations;
 mod crash;
 mod crash_matrix;
 mod envelope;
+mod fastgpt;
 mod fuzz;
 mod logs;
 mod migrations;
