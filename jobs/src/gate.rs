@@ -1,15 +1,19 @@
 //! The gate: every reason not to send, in one function, in one order, just before the call.
 //!
-//! It runs in one transaction that holds the lease, the lane and the account, and ends by writing `sending`. Once that
-//! is committed, the message counts as possibly sent.
+//! It runs in one transaction that holds the lease, the lane and the account, for an answer also the conversation, and
+//! ends by writing `sending` and what the conversation shows of the message. Once that is committed, the message counts
+//! as possibly sent.
 
 use std::time::Duration;
 
 use diesel_async::AsyncConnection;
-use entropy_schema::Conn;
+use entropy_schema::messages::Outgoing;
 use entropy_schema::sends::{self, GateFacts, NewSend};
+use entropy_schema::{Conn, turns};
 use uuid::Uuid;
 
+use crate::conversation::arrive::kinds;
+use crate::conversation::guard::{self, Passed, Speaker};
 use crate::job::{Failure, JobError, Scope, Snooze};
 use crate::limits::{Limits, Wait};
 use crate::provider::Device;
@@ -26,6 +30,12 @@ pub struct Intent<'a> {
     pub to_wxid: &'a str,
     /// Kind of the message.
     pub message_kind: &'a str,
+    /// What a person reads of it.
+    pub text: &'a str,
+    /// What its kind has beside its text.
+    pub content: Option<&'a serde_json::Value>,
+    /// Who says it, and as an answer to what.
+    pub speaker: Speaker,
 }
 
 /// The gate's consent: the send record stands at `sending`.
@@ -59,7 +69,7 @@ pub enum Refusal {
 
 /// Runs the gate for one attempt.
 ///
-/// The order is that of the reasons' weight: still wanted, switches, account, deadline, rate. The limiter inside the
+/// The order is that of the reasons' weight: still wanted, switches, who may speak, account, deadline, rate. The limiter inside the
 /// process comes last, so that only a send that all else permits uses up its budget.
 pub async fn pass(
     ctx: &Context,
@@ -74,6 +84,10 @@ pub async fn pass(
         if let Err(refusal) = wanted(&facts) {
             return Ok(Err(Refusal::No(refusal)));
         }
+        let passed = match may_speak(conn, ctx, &intent).await? {
+            Ok(passed) => passed,
+            Err(refusal) => return Ok(Err(Refusal::No(refusal))),
+        };
         let (device, token_key, own_token) = match device(ctx, &facts) {
             Ok(found) => found,
             Err(refusal) => return Ok(Err(Refusal::No(refusal))),
@@ -106,9 +120,13 @@ pub async fn pass(
             attempt: ctx.attempt,
             to_wxid: intent.to_wxid,
             message_kind: intent.message_kind,
+            message: Some(outgoing(ctx, &intent, &wxid)),
         };
         if !sends::begin(conn, &send).await? {
-            return Ok(Err(Refusal::No(shut(conn, ctx).await?)));
+            return Ok(Err(Refusal::No(shut(conn, ctx, &intent).await?)));
+        }
+        if let (Passed::FirstPart, Some(reply)) = (passed, intent.speaker.reply) {
+            turns::set_state(conn, reply.turn_id, reply.run, &["answering"], "answered", None).await?;
         }
         step!("gate.written");
         Ok(Ok(Permit { send_id, device, wxid, token_key, own_token, limits }))
@@ -116,10 +134,43 @@ pub async fn pass(
     .await
 }
 
+/// What the conversation shows of the message.
+fn outgoing<'a>(ctx: &Context, intent: &Intent<'a>, wxid: &'a str) -> Outgoing<'a> {
+    let (contact_kind, chat_kind) = kinds(intent.to_wxid);
+    Outgoing {
+        origin: intent.speaker.origin.as_str(),
+        text: intent.text,
+        content: intent.content,
+        sender_wxid: wxid,
+        turn_id: intent.speaker.reply.map(|reply| reply.turn_id),
+        user_id: ctx.created_by,
+        heeds_opt_outs: intent.speaker.heeds_opt_outs(),
+        chat_kind,
+        contact_kind,
+    }
+}
+
+async fn may_speak(
+    conn: &mut Conn,
+    ctx: &Context,
+    intent: &Intent<'_>,
+) -> Result<Result<Passed, JobError>, entropy_schema::Error> {
+    guard::may_speak(conn, ctx.organization_id, intent.account_id, intent.to_wxid, &intent.speaker).await
+}
+
 /// Says why the gate was shut while its windows were read.
 ///
-/// A pause of the queue waits for none of the gate's locks, and time waits for nobody.
-async fn shut(conn: &mut Conn, ctx: &Context) -> Result<JobError, entropy_schema::Error> {
+/// A pause of the queue and an opt-out at another account wait for none of the gate's locks, and time waits for nobody.
+async fn shut(
+    conn: &mut Conn,
+    ctx: &Context,
+    intent: &Intent<'_>,
+) -> Result<JobError, entropy_schema::Error> {
+    let (account, peer) = (intent.account_id, intent.to_wxid);
+    let out = guard::opted_out_since(conn, ctx.organization_id, account, peer, &intent.speaker).await?;
+    if let Some(refusal) = out {
+        return Ok(refusal);
+    }
     let facts = sends::lock_gate(conn, ctx.job_id, ctx.attempt, ctx.worker_id).await?;
     Ok(match facts.map(|facts| wanted(&facts)) {
         None => JobError::Lost,

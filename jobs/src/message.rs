@@ -185,6 +185,18 @@ impl Message {
         }
     }
 
+    /// Returns what a person reads of it in a conversation: the text, a title, a file's name; empty if it has no words.
+    pub fn readable(&self) -> &str {
+        match self {
+            Self::Text(m) => &m.text,
+            Self::File(m) => &m.name,
+            Self::Link(m) => &m.title,
+            Self::MiniProgram(m) => &m.title,
+            Self::NameCard(m) => &m.nickname,
+            Self::Image(_) | Self::Voice(_) | Self::Video(_) | Self::Emoji(_) | Self::AppMessage(_) => "",
+        }
+    }
+
     /// Lists everything that is wrong with the message; empty if it may be sent.
     pub fn validate(&self, policy: &UrlPolicy) -> Vec<FieldError> {
         let mut check = Checker { policy, errors: Vec::new() };

@@ -7,6 +7,7 @@ use entropy_schema::Db;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::ai::port::AiClient;
 use crate::metrics::Metrics;
 use crate::process::config::Ceilings;
 use crate::provider::MessageSender;
@@ -20,6 +21,8 @@ pub struct Services {
     pub db: Db,
     /// Sends messages through the provider.
     pub sender: Arc<dyn MessageSender>,
+    /// Asks a model.
+    pub ai: Arc<dyn AiClient>,
     /// Stops a flood from this process, whatever else fails.
     pub guard: Arc<dyn FloodGuard>,
     /// Opens sealed provider tokens; none: no key is configured.

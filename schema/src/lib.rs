@@ -7,25 +7,39 @@
 //! one per table.
 
 pub mod accounts;
+pub mod ai_runs;
 pub mod alerts;
 pub mod audit;
+pub mod breakers;
+pub mod budgets;
 mod cached;
+pub mod callbacks;
 pub mod clock;
+pub mod contacts;
+pub mod conversations;
 pub mod costs;
+pub mod drafts;
 mod error;
 pub mod jobs;
 pub mod lanes;
+pub mod messages;
 pub mod migrations;
+pub mod opt_outs;
 mod pool;
+pub mod presence;
 pub mod queues;
 pub mod record;
+pub mod replies;
 pub mod retention;
 pub mod schedule_ticks;
+pub mod search;
 pub mod sends;
 pub mod settings;
 pub mod tables;
+pub mod turns;
 pub mod users;
 pub mod views;
+pub mod words;
 pub mod workers;
 
 pub use diesel_async::AsyncPgConnection as Conn;

@@ -92,6 +92,20 @@ pub async fn prune_sends(conn: &mut Conn, keep_days: i32, limit: i64) -> Result<
     Ok(removed as i64)
 }
 
+/// Removes up to `limit` alerts that are older than `keep_days`, seen or not. Returns how many.
+pub async fn prune_alerts(conn: &mut Conn, keep_days: i32, limit: i64) -> Result<i64> {
+    let removed = sql_query(concat!(
+        "DELETE FROM alerts WHERE id IN (SELECT id FROM alerts WHERE id < ",
+        first_young_id!("$1"),
+        " AND created_at < now() - make_interval(days => $1) ORDER BY id LIMIT $2)"
+    ))
+    .bind::<Integer, _>(keep_days)
+    .bind::<BigInt, _>(limit)
+    .execute(conn)
+    .await?;
+    Ok(removed as i64)
+}
+
 /// Removes idempotency keys older than `keep_days` and login failures older than a day. Returns how many.
 pub async fn expire_keys(conn: &mut Conn, keep_days: i32) -> Result<usize> {
     let keys = sql_query("DELETE FROM idempotency_keys WHERE created_at < now() - make_interval(days => $1)")
@@ -102,4 +116,21 @@ pub async fn expire_keys(conn: &mut Conn, keep_days: i32) -> Result<usize> {
         .execute(conn)
         .await?;
     Ok(keys + failures)
+}
+
+/// Removes up to `limit` callback events that were processed and are older than `keep_days`. Returns how many.
+///
+/// Their keys stay: an event that comes again is known for ever.
+pub async fn prune_callbacks(conn: &mut Conn, keep_days: i32, limit: i64) -> Result<i64> {
+    let removed = sql_query(concat!(
+        "DELETE FROM callback_events WHERE id IN (SELECT id FROM callback_events WHERE id < ",
+        first_young_id!("GREATEST($1, 1)"),
+        " AND received_at < now() - make_interval(days => GREATEST($1, 1)) \
+         AND processed_at IS NOT NULL ORDER BY id LIMIT $2)"
+    ))
+    .bind::<Integer, _>(keep_days)
+    .bind::<BigInt, _>(limit)
+    .execute(conn)
+    .await?;
+    Ok(removed as i64)
 }

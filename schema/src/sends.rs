@@ -4,12 +4,14 @@ use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::{
-    Array, BigInt, Bool, Integer, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
+    Array, BigInt, Bool, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
 };
 use diesel_async::{AsyncConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use crate::cached::Cache;
+use crate::conversations::{self, NewChat};
+use crate::messages::Outgoing;
 use crate::{Conn, Result};
 
 /// What the gate must know before a send, read under the locks of the lease and the lane.
@@ -203,6 +205,8 @@ pub struct NewSend<'a> {
     pub to_wxid: &'a str,
     /// Kind of the message.
     pub message_kind: &'a str,
+    /// What the conversation shows of it; none: the send is part of no conversation.
+    pub message: Option<Outgoing<'a>>,
 }
 
 /// What of the gate's reasons can change although the gate holds its locks, looked at once more.
@@ -217,11 +221,64 @@ FROM leases l
 WHERE l.job_id = $5 AND l.attempt = $6 AND (l.expires_at IS NULL OR l.expires_at > statement_timestamp())
   AND NOT EXISTS (SELECT FROM queue_pauses s WHERE s.organization_id = l.organization_id AND s.queue = l.queue)";
 
+/// The same, and what the conversation shows of it, in one statement.
+///
+/// A job has one message, however often it is tried: a later send takes over the message of an earlier one. Someone who
+/// opted out since [`lock_gate`] is written to by no machine.
+const BEGIN_MESSAGE: &str = "\
+WITH begun AS (
+    INSERT INTO sends (id, organization_id, account_id, token_key, job_id, attempt, to_wxid, message_kind, state, started_at,
+        window_at)
+    SELECT $1, $2, $3, $4, $5, $6, $7, $8, 'sending', statement_timestamp(), clock_timestamp() + interval '1 hour'
+    FROM leases l
+    WHERE l.job_id = $5 AND l.attempt = $6 AND (l.expires_at IS NULL OR l.expires_at > statement_timestamp())
+      AND NOT EXISTS (SELECT FROM queue_pauses s WHERE s.organization_id = l.organization_id AND s.queue = l.queue)
+      AND NOT ($9 AND EXISTS (SELECT FROM opt_outs o WHERE o.organization_id = $2 AND o.wxid = $7))
+    RETURNING id, job_id, started_at
+), chat AS (
+    SELECT c.id FROM begun JOIN conversations c ON c.account_id = $3 AND c.peer_wxid = $7
+), moved AS (
+    UPDATE messages SET send_id = begun.id FROM begun
+    WHERE messages.send_id IN (SELECT s.id FROM sends s WHERE s.job_id = $5)
+    RETURNING messages.id
+), written AS (
+    INSERT INTO messages (id, organization_id, account_id, conversation_id, direction, origin, kind, text, content,
+        sender_wxid, send_id, job_id, turn_id, user_id, created_at)
+    SELECT $10, $2, $3, chat.id, 'out', $11, $8, $12, $13, $14, begun.id, begun.job_id, $15, $16, begun.started_at
+    FROM begun, chat WHERE NOT EXISTS (SELECT FROM moved)
+), touched AS (
+    UPDATE conversations SET last_message_at = GREATEST(last_message_at, begun.started_at) FROM begun, chat
+    WHERE conversations.id = chat.id
+)
+SELECT (SELECT id FROM chat) AS conversation_id FROM begun";
+
+#[derive(QueryableByName)]
+struct Begun {
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    conversation_id: Option<Uuid>,
+}
+
 /// Writes `sending`. Until the outcome is recorded the send counts against every window.
 ///
-/// Returns false, and writes nothing, if the queue was paused or the deadline passed since [`lock_gate`].
+/// Returns false, and writes nothing, if the queue was paused, the deadline passed, or somebody opted out whom a machine was
+/// going to write to, since [`lock_gate`].
 pub async fn begin(conn: &mut Conn, send: &NewSend<'_>) -> Result<bool> {
-    let written = sql_query(BEGIN)
+    let Some(message) = &send.message else {
+        let written = sql_query(BEGIN)
+            .bind::<SqlUuid, _>(send.id)
+            .bind::<SqlUuid, _>(send.organization_id)
+            .bind::<SqlUuid, _>(send.account_id)
+            .bind::<Text, _>(send.token_key)
+            .bind::<SqlUuid, _>(send.job_id)
+            .bind::<SmallInt, _>(send.attempt)
+            .bind::<Text, _>(send.to_wxid)
+            .bind::<Text, _>(send.message_kind)
+            .cached()
+            .execute(conn)
+            .await?;
+        return Ok(written == 1);
+    };
+    let begun = sql_query(BEGIN_MESSAGE)
         .bind::<SqlUuid, _>(send.id)
         .bind::<SqlUuid, _>(send.organization_id)
         .bind::<SqlUuid, _>(send.account_id)
@@ -230,10 +287,63 @@ pub async fn begin(conn: &mut Conn, send: &NewSend<'_>) -> Result<bool> {
         .bind::<SmallInt, _>(send.attempt)
         .bind::<Text, _>(send.to_wxid)
         .bind::<Text, _>(send.message_kind)
+        .bind::<Bool, _>(message.heeds_opt_outs)
+        .bind::<SqlUuid, _>(Uuid::now_v7())
+        .bind::<Text, _>(message.origin)
+        .bind::<Text, _>(message.text)
+        .bind::<Nullable<Jsonb>, _>(message.content)
+        .bind::<Text, _>(message.sender_wxid)
+        .bind::<Nullable<SqlUuid>, _>(message.turn_id)
+        .bind::<Nullable<SqlUuid>, _>(message.user_id)
         .cached()
-        .execute(conn)
-        .await?;
-    Ok(written == 1)
+        .get_result::<Begun>(conn)
+        .await
+        .optional()?;
+    match begun {
+        None => Ok(false),
+        Some(Begun { conversation_id: Some(_) }) => Ok(true),
+        Some(Begun { conversation_id: None }) => {
+            begin_chat(conn, send, message).await?;
+            Ok(true)
+        }
+    }
+}
+
+/// Opens the conversation with a recipient to whom nothing was ever written, and puts the message into it.
+async fn begin_chat(conn: &mut Conn, send: &NewSend<'_>, message: &Outgoing<'_>) -> Result<()> {
+    let chat = NewChat {
+        organization_id: send.organization_id,
+        account_id: send.account_id,
+        peer_wxid: send.to_wxid,
+        contact_kind: message.contact_kind,
+        kind: message.chat_kind,
+    };
+    let conversation = conversations::open(conn, chat).await?;
+    sql_query(
+        "WITH written AS ( \
+             INSERT INTO messages (id, organization_id, account_id, conversation_id, direction, origin, kind, text, \
+                 content, sender_wxid, send_id, job_id, turn_id, user_id) \
+             VALUES ($1, $2, $3, $4, 'out', $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+         ) \
+         UPDATE conversations SET last_message_at = GREATEST(last_message_at, clock_timestamp()) WHERE id = $4",
+    )
+    .bind::<SqlUuid, _>(Uuid::now_v7())
+    .bind::<SqlUuid, _>(send.organization_id)
+    .bind::<SqlUuid, _>(send.account_id)
+    .bind::<SqlUuid, _>(conversation)
+    .bind::<Text, _>(message.origin)
+    .bind::<Text, _>(send.message_kind)
+    .bind::<Text, _>(message.text)
+    .bind::<Nullable<Jsonb>, _>(message.content)
+    .bind::<Text, _>(message.sender_wxid)
+    .bind::<SqlUuid, _>(send.id)
+    .bind::<SqlUuid, _>(send.job_id)
+    .bind::<Nullable<SqlUuid>, _>(message.turn_id)
+    .bind::<Nullable<SqlUuid>, _>(message.user_id)
+    .cached()
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Withdraws a record that stands at `sending` although its call was never made.
@@ -374,7 +484,7 @@ async fn settle_late(conn: &mut Conn, job: Uuid, state: &str, result: &serde_jso
     )
     .bind::<SqlUuid, _>(job)
     .bind::<Text, _>(state)
-    .bind::<diesel::sql_types::Jsonb, _>(result)
+    .bind::<Jsonb, _>(result)
     .execute(conn)
     .await?;
     Ok(())
@@ -383,9 +493,13 @@ async fn settle_late(conn: &mut Conn, job: Uuid, state: &str, result: &serde_jso
 /// Calls a send unknown whose process died under it. Returns false if its outcome is known after all.
 ///
 /// `settled_as` is how the caller wanted that to be settled; none: a person decides.
+///
+/// A process that only seems dead may still write the request within five seconds of its gate. So the call counts from no
+/// earlier moment, and the limits hold even then.
 pub async fn lose(conn: &mut Conn, id: Uuid, settled_as: Option<&str>) -> Result<bool> {
     let changed = sql_query(
-        "UPDATE sends SET state = 'unknown', finished_at = clock_timestamp(), window_at = clock_timestamp(), \
+        "UPDATE sends SET state = 'unknown', finished_at = clock_timestamp(), \
+         window_at = GREATEST(clock_timestamp(), started_at + interval '6 seconds'), \
          error_class = 'ambiguous', error_code = 'process_lost', \
          error_message = 'the process died while the message was on its way', \
          resolved_as = $2, resolved_at = CASE WHEN $2 IS NOT NULL THEN clock_timestamp() END \
@@ -437,6 +551,65 @@ pub async fn set_account_status(conn: &mut Conn, account: Uuid, status: &str) ->
     )
     .bind::<SqlUuid, _>(account)
     .bind::<Text, _>(status)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+#[derive(QueryableByName)]
+struct Moved {
+    #[diesel(sql_type = SqlUuid)]
+    #[expect(dead_code, reason = "whether there is a row is all that is asked")]
+    id: Uuid,
+}
+
+/// Notes that the provider says the account is logged out (`OFFLINE`) or logged in (`ONLINE`). Returns whether that was news.
+///
+/// Only from a state in which that can be: a hold that a person must lift stays. An account that is back has its lane
+/// look again at once. Locks the lane before the account, as the gate does.
+pub async fn report_account(
+    conn: &mut Conn,
+    organization: Uuid,
+    account: Uuid,
+    status: &str,
+) -> Result<bool> {
+    let from: &[&str] = match status {
+        "ONLINE" => &["OFFLINE", "EXPECT_RELOGIN", "QR_PENDING"],
+        _ => &["ONLINE", "EXPECT_RELOGIN"],
+    };
+    let moved = sql_query(
+        "WITH lane AS ( \
+             SELECT id FROM lanes WHERE id = $1 AND organization_id = $2 FOR UPDATE \
+         ), changed AS ( \
+             UPDATE wechat_accounts SET status = $3, last_seen_at = clock_timestamp() FROM lane \
+             WHERE wechat_accounts.id = lane.id AND wechat_accounts.status = ANY($4) \
+               AND wechat_accounts.deleted_at IS NULL RETURNING wechat_accounts.id \
+         ), woken AS ( \
+             UPDATE lanes SET runnable_at = clock_timestamp(), wait_code = NULL FROM changed \
+             WHERE lanes.id = changed.id AND $3 = 'ONLINE' AND lanes.runnable_at IS NOT NULL \
+               AND lanes.wait_code = ANY(ARRAY['account_offline', 'account_not_ready']) \
+         ) \
+         SELECT id FROM changed",
+    )
+    .bind::<SqlUuid, _>(account)
+    .bind::<SqlUuid, _>(organization)
+    .bind::<Text, _>(status)
+    .bind::<Array<Text>, _>(from)
+    .get_result::<Moved>(conn)
+    .await
+    .optional()?;
+    Ok(moved.is_some())
+}
+
+/// Notes that the provider spoke of the account, at most once a minute.
+pub async fn account_seen(conn: &mut Conn, organization: Uuid, account: Uuid) -> Result<()> {
+    sql_query(
+        "UPDATE wechat_accounts SET last_seen_at = clock_timestamp() WHERE id = $1 AND organization_id = $2 \
+         AND (last_seen_at IS NULL OR last_seen_at < clock_timestamp() - interval '1 minute')",
+    )
+    .bind::<SqlUuid, _>(account)
+    .bind::<SqlUuid, _>(organization)
+    .cached()
     .execute(conn)
     .await?;
     Ok(())

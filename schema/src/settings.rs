@@ -7,7 +7,7 @@ use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::tables::{account_ai, ai_workflows, organization_settings};
+use crate::tables::{account_ai, ai_workflows, organization_settings, wechat_accounts};
 use crate::{Conn, Result};
 
 /// What an organisation has chosen.
@@ -55,6 +55,34 @@ pub async fn organization(conn: &mut Conn, organization: Uuid) -> Result<Organiz
         .await
         .optional()?;
     Ok(chosen.unwrap_or_else(|| Organization::default_of(organization)))
+}
+
+/// Locks the organisation's settings for a change and returns them; where none are stored yet, the defaults.
+pub async fn lock_organization(conn: &mut Conn, organization: Uuid) -> Result<Organization> {
+    // A row to lock: two first changes at once must not each begin with the defaults.
+    diesel::insert_into(organization_settings::table)
+        .values(Organization::default_of(organization))
+        .on_conflict_do_nothing()
+        .execute(conn)
+        .await?;
+    Ok(organization_settings::table
+        .find(organization)
+        .for_update()
+        .select(Organization::as_select())
+        .first(conn)
+        .await?)
+}
+
+/// Writes what the organisation has chosen. The last one to write wins.
+pub async fn put_organization(conn: &mut Conn, chosen: &Organization) -> Result<()> {
+    diesel::insert_into(organization_settings::table)
+        .values(chosen)
+        .on_conflict(organization_settings::organization_id)
+        .do_update()
+        .set(chosen)
+        .execute(conn)
+        .await?;
+    Ok(())
 }
 
 /// Who answers for an account, and how.
@@ -114,6 +142,50 @@ pub async fn account_ai(conn: &mut Conn, organization: Uuid, account: Uuid) -> R
         .optional()?)
 }
 
+/// The defaults, for accounts for which nothing was chosen. The same stand in the migration.
+impl AccountAi {
+    /// Returns what holds for an account for which nothing was chosen: nobody answers by machine.
+    pub fn default_of(organization: Uuid, account: Uuid) -> AccountAi {
+        AccountAi {
+            account_id: account,
+            organization_id: organization,
+            enabled: false,
+            workflow_id: None,
+            quiet_ms: 4000,
+            max_ms: 15_000,
+            max_messages: 10,
+            groups: "off".to_owned(),
+            takeover_minutes: 30,
+            max_age_seconds: 600,
+            review: "none".to_owned(),
+            draft_minutes: 60,
+            disclosure: "您好，我是 AI 智能助手，以下内容由 AI 生成，如需人工服务请回复“转人工”。".to_owned(),
+            allow_wxids: Vec::new(),
+            allow_tags: Vec::new(),
+            block_wxids: Vec::new(),
+            block_tags: Vec::new(),
+            silence_minutes: 0,
+            updated_by: None,
+            updated_at: DateTime::UNIX_EPOCH,
+        }
+    }
+}
+
+/// Writes who answers for an account. The last one to write wins.
+pub async fn put_account_ai(conn: &mut Conn, chosen: &AccountAi) -> Result<()> {
+    diesel::insert_into(account_ai::table)
+        .values(chosen)
+        .on_conflict(account_ai::account_id)
+        .do_update()
+        .set(chosen)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Name of the index that an alias in use runs into.
+pub const ALIAS_KEY: &str = "ai_workflows_alias_key";
+
 /// A FastGPT app, by the name that people use for it.
 #[derive(Clone, Queryable, Selectable, Insertable, Identifiable, AsChangeset)]
 #[diesel(table_name = ai_workflows, treat_none_as_null = true)]
@@ -172,4 +244,70 @@ pub async fn workflow(conn: &mut Conn, organization: Uuid, id: Uuid) -> Result<O
         .first(conn)
         .await
         .optional()?)
+}
+
+/// Returns the organisation's workflows, newest first, older than `before`.
+pub async fn workflows(
+    conn: &mut Conn,
+    organization: Uuid,
+    before: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<Workflow>> {
+    let mut query = ai_workflows::table
+        .filter(ai_workflows::organization_id.eq(organization).and(ai_workflows::deleted_at.is_null()))
+        .order(ai_workflows::id.desc())
+        .limit(limit)
+        .select(Workflow::as_select())
+        .into_boxed();
+    if let Some(before) = before {
+        query = query.filter(ai_workflows::id.lt(before));
+    }
+    Ok(query.load(conn).await?)
+}
+
+/// Returns the id of the workflow with this alias, and keeps it from being removed until the caller's transaction ends.
+pub async fn hold_workflow(conn: &mut Conn, organization: Uuid, alias: &str) -> Result<Option<Uuid>> {
+    Ok(ai_workflows::table
+        .filter(ai_workflows::organization_id.eq(organization).and(ai_workflows::alias.eq(alias)))
+        .filter(ai_workflows::deleted_at.is_null())
+        .for_share()
+        .select(ai_workflows::id)
+        .first(conn)
+        .await
+        .optional()?)
+}
+
+/// Locks a workflow for a change and returns it, unless it was removed.
+pub async fn lock_workflow(conn: &mut Conn, organization: Uuid, id: Uuid) -> Result<Option<Workflow>> {
+    Ok(ai_workflows::table
+        .find(id)
+        .filter(ai_workflows::organization_id.eq(organization).and(ai_workflows::deleted_at.is_null()))
+        .for_update()
+        .select(Workflow::as_select())
+        .first(conn)
+        .await
+        .optional()?)
+}
+
+/// Adds a workflow. An alias in use violates [`ALIAS_KEY`].
+pub async fn insert_workflow(conn: &mut Conn, workflow: &Workflow) -> Result<()> {
+    diesel::insert_into(ai_workflows::table).values(workflow).execute(conn).await?;
+    Ok(())
+}
+
+/// Writes back a workflow that the caller has locked. An alias in use violates [`ALIAS_KEY`].
+pub async fn update_workflow(conn: &mut Conn, workflow: &Workflow) -> Result<()> {
+    diesel::update(workflow).set(workflow).execute(conn).await?;
+    Ok(())
+}
+
+/// Counts the accounts that name a workflow, those that were removed left out.
+pub async fn accounts_of_workflow(conn: &mut Conn, organization: Uuid, id: Uuid) -> Result<i64> {
+    Ok(account_ai::table
+        .inner_join(wechat_accounts::table.on(wechat_accounts::id.eq(account_ai::account_id)))
+        .filter(account_ai::organization_id.eq(organization).and(account_ai::workflow_id.eq(id)))
+        .filter(wechat_accounts::deleted_at.is_null())
+        .count()
+        .get_result(conn)
+        .await?)
 }

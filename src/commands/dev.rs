@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use entropy_jobs::process::config::{Ceilings, Gewe, Http, Registration, Stores, environment, vault};
+use entropy_jobs::process::config::{
+    Ceilings, Fastgpt, Gewe, Http, Registration, Stores, environment, vault,
+};
 use entropy_jobs::process::shutdown;
 use entropy_jobs::secret::Secret;
 use entropy_schema::{Db, Profile};
@@ -109,6 +111,10 @@ async fn serve(
         "JWT_SECRET_KEY" => environment(name).or_else(|| Some(secret.clone())),
         "GEWE_API_ENDPOINT" => Some(endpoint.clone()),
         "GEWE_TOKEN_ID" => token.clone(),
+        // The sandbox plays FastGPT too.
+        "FASTGPT_API_ENDPOINT" => {
+            environment(name).or_else(|| phone.map(|phone| format!("http://{phone}/api")))
+        }
         _ => environment(name),
     };
     let ceilings = Ceilings::load(&lookup)?;
@@ -122,6 +128,7 @@ async fn serve(
     let settings = Settings {
         stores: stores.clone(),
         gewe: Gewe::load(&lookup)?,
+        fastgpt: Fastgpt::load(&lookup)?,
         ceilings,
         vault: vault(&lookup)?,
         slots: 32,

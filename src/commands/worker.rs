@@ -1,6 +1,6 @@
 //! `entropy worker`.
 
-use entropy_jobs::process::config::{Ceilings, Gewe, Stores, environment, vault};
+use entropy_jobs::process::config::{Ceilings, Fastgpt, Gewe, Stores, environment, vault};
 use entropy_jobs::process::shutdown;
 use entropy_workers::Settings;
 
@@ -16,6 +16,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let settings = Settings {
         stores: Stores::load(&environment)?,
         gewe: Gewe::load(&environment)?,
+        fastgpt: Fastgpt::load(&environment)?,
         ceilings: Ceilings::load(&environment)?,
         vault: vault(&environment)?,
         slots: args.slots.into(),

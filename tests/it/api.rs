@@ -3,11 +3,14 @@
 //! All tests share one platform unless they break something ([`Here`]); each makes an organisation of its own.
 
 mod accounts;
+mod alerts;
+mod answers;
 mod auth;
 mod bad_input;
 mod batch;
 mod bulk;
 mod costs;
+mod drafts;
 mod lists;
 mod operations;
 mod outages;
@@ -15,6 +18,7 @@ mod outcomes;
 mod roles;
 mod sending;
 mod tenants;
+mod words;
 
 use serde_json::{Value, json};
 use uuid::Uuid;

@@ -194,10 +194,13 @@ macro_rules! survives {
 
 survives! {
     no_authorization_header_is_taken_without_our_signature: authorization,
+    no_callback_is_misread_or_cannot_be_stored: callback,
     no_environment_is_taken_that_cannot_work_or_answered_with_its_secrets: config,
     a_cursor_leads_to_one_place: cursor,
     a_delivery_is_read_as_it_was_written: delivery,
     a_planned_failure_is_read_as_it_was_written: failure_header,
+    no_answer_of_a_model_is_taken_that_cannot_be_kept_or_billed: fastgpt_answer,
+    no_stream_is_taken_for_whole_before_its_end: fastgpt_stream,
     no_answer_of_the_provider_is_mistaken_for_proof: gewe_answer,
     no_request_is_our_fault: http,
     an_idempotency_key_is_taken_as_it_is_or_not_at_all: idempotency_key,

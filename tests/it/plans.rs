@@ -210,7 +210,8 @@ async fn workers(book: &Book) {
     }
     seen.watch("enqueue", async |conn| enqueue::enqueue(conn, &new).await).await;
 
-    assert!(!seen.watch("rescue: any", async |conn| rescue::any(conn).await).await);
+    let signs = seen.watch("rescue: signs", async |conn| rescue::signs(conn, 2500).await).await;
+    assert!(!signs.expired && !signs.silent, "{signs:?}");
     seen.watch("rescue: undelivered", async |conn| rescue::undelivered(conn, 500, &["cost"], 3000).await)
         .await;
     seen.watch("rescue: expired", async |conn| rescue::expired(conn, 500).await).await;
@@ -226,6 +227,7 @@ async fn workers(book: &Book) {
         attempt: 1,
         to_wxid: "wxid_1",
         message_kind: "text",
+        message: None,
     };
     seen.watch("send: begin", async |conn| sends::begin(conn, &send).await).await;
     seen.watch("send: gate", async |conn| sends::lock_gate(conn, jobs[0], 1, worker).await).await;

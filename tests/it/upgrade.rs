@@ -23,6 +23,9 @@ use crate::migrations::refused;
 /// The newest migration of the schema that the old processes know.
 const OLD: &str = "2026-11-22-000001";
 
+/// The newest migration that this very build cannot do without, where it stands in for the old one.
+const NEEDED: &str = "2026-11-22-000006";
+
 /// What a later release may do to tables in use, each as a migration of its own: its name, its SQL, and whether it runs
 /// in a transaction. The linter of `migrations.rs` lets all of it pass.
 ///
@@ -134,10 +137,10 @@ fn repository() -> &'static Path {
 }
 
 /// A database as an old version left it.
-async fn old_database() -> Database {
+async fn old_database(version: &str) -> Database {
     let database = Database::empty().await;
-    let applied = Folder::released(OLD).run(database.url()).await.expect("the old schema");
-    assert_eq!(applied.len(), 1);
+    let applied = Folder::released(version).run(database.url()).await.expect("the old schema");
+    assert!(!applied.is_empty(), "no migration up to {version}");
     database
 }
 
@@ -153,7 +156,7 @@ async fn migrate(url: &str) -> (bool, String) {
 }
 
 /// Lets processes of this build believe that the database has all migrations, or not.
-async fn pretend(platform: &Platform, on: bool) {
+async fn pretend(platform: &Platform, known: &str, on: bool) {
     let mut conn = platform.db.conn().await.expect("a connection");
     let missing = migrations::missing(&mut conn).await.expect("an answer");
     let statement = if on {
@@ -163,7 +166,7 @@ async fn pretend(platform: &Platform, on: bool) {
         assert!(!versions.is_empty(), "this version has migrations that the old one has not");
         format!("INSERT INTO __diesel_schema_migrations (version) VALUES {}", versions.join(", "))
     } else {
-        format!("DELETE FROM __diesel_schema_migrations WHERE version > '{}'", OLD.replace('-', ""))
+        format!("DELETE FROM __diesel_schema_migrations WHERE version > '{}'", known.replace('-', ""))
     };
     conn.batch_execute(&statement).await.expect("pretended");
 }
@@ -223,6 +226,7 @@ async fn a_schema_is_migrated_under_load_while_old_and_new_processes_work_side_b
     let seconds = chaos::seconds(20);
     let old = old_binary();
     let program = old.clone().unwrap_or_else(|| ENTROPY.into());
+    let known = if old.is_some() { OLD } else { NEEDED };
     let shape = Shape {
         accounts: 4,
         conversations: 5,
@@ -231,8 +235,8 @@ async fn a_schema_is_migrated_under_load_while_old_and_new_processes_work_side_b
         min_gap_ms: 40,
         pause: Duration::from_millis(350),
     };
-    let mut platform = Platform::with().api(0).workers(0).on(old_database().await).start().await;
-    pretend(&platform, true).await;
+    let mut platform = Platform::with().api(0).workers(0).on(old_database(known).await).start().await;
+    pretend(&platform, known, true).await;
     for _ in 0..2 {
         platform.start_other_api(&program, &[]);
         let worker = platform.other_process("old-worker", &program, &["worker"], &[]);
@@ -250,7 +254,7 @@ async fn a_schema_is_migrated_under_load_while_old_and_new_processes_work_side_b
     let mut figures = String::new();
     let upgrading = async {
         load::received(&platform, total / 8, secs(90 + seconds)).await;
-        pretend(&platform, false).await;
+        pretend(&platform, known, false).await;
         let began = Instant::now();
         let (good, said) = migrate(platform.database.url()).await;
         assert!(good && said.contains("applied"), "{said}");
@@ -314,7 +318,7 @@ async fn a_schema_is_migrated_under_load_while_old_and_new_processes_work_side_b
 /// What the program says and does before its migrations are there.
 #[tokio::test(flavor = "multi_thread")]
 async fn new_processes_wait_for_their_migrations_and_say_so() {
-    let mut platform = Platform::with().api(0).workers(0).on(old_database().await).start().await;
+    let mut platform = Platform::with().api(0).workers(0).on(old_database(OLD).await).start().await;
     platform.start_api();
     platform.start_worker();
     platform.start_scheduler();
@@ -359,7 +363,7 @@ async fn new_processes_wait_for_their_migrations_and_say_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_that_finds_its_table_in_use_gives_way_and_tries_again() {
     let _turn = turn::shared().await;
-    let database = old_database().await;
+    let database = old_database(OLD).await;
     let folder = Folder::new();
     folder.write("2099-01-01-000001_column", |file| match file {
         "up.sql" => Some("SET LOCAL lock_timeout = '300ms'; ALTER TABLE jobs ADD COLUMN a int;".into()),
@@ -392,7 +396,7 @@ async fn a_migration_that_finds_its_table_in_use_gives_way_and_tries_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_was_killed_while_it_built_an_index_is_simply_run_again() {
     let _turn = turn::shared().await;
-    let database = old_database().await;
+    let database = old_database(OLD).await;
     let db = entropy_schema::Db::new(database.url(), 2, entropy_schema::Profile::Api).expect("a pool");
     let invalid = "SELECT count(*) AS n FROM pg_index WHERE NOT indisvalid";
     // An index is valid once nobody is left who may have missed it: one such transaction stays open.

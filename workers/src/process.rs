@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use entropy_jobs::metrics::Metrics;
-use entropy_jobs::process::config::{Ceilings, Gewe, Stores};
+use entropy_jobs::process::config::{Ceilings, Fastgpt, Gewe, Stores};
 use entropy_jobs::process::migrated::migrated;
 use entropy_jobs::redis_health::Health;
 use entropy_jobs::registry::Registry;
@@ -17,12 +17,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::adapters::fastgpt::{FastGptClient, Patience};
 use crate::adapters::gewe::{GeweClient, Timeouts};
 use crate::attempt::Runner;
 use crate::broker::Broker;
 use crate::guard::Guard;
 use crate::maintenance::{janitor, redis_watch, rescuer::Rescuer};
-use crate::{heartbeat, relay::Relay};
+use crate::{heartbeat, presence, relay::Relay};
 
 /// How long a drain waits for attempts, before it cuts them off. The process is gone within 30 s.
 const DRAIN: Duration = Duration::from_secs(27);
@@ -34,6 +35,8 @@ pub struct Settings {
     pub stores: Stores,
     /// The provider.
     pub gewe: Gewe,
+    /// The model's host.
+    pub fastgpt: Fastgpt,
     /// The install's ceilings.
     pub ceilings: Ceilings,
     /// Opens sealed tokens.
@@ -81,7 +84,7 @@ async fn examine(broker: &Broker) -> anyhow::Result<()> {
 impl Worker {
     /// Wires a worker up. Connects to nothing yet.
     pub fn new(settings: Settings) -> anyhow::Result<Worker> {
-        let Settings { stores, gewe, ceilings, vault, slots } = settings;
+        let Settings { stores, gewe, fastgpt, ceilings, vault, slots } = settings;
         let db = Db::new(stores.database_url.expose(), stores.pool_size, Profile::Worker)?;
         let guard = Arc::new(Guard::new(ceilings.messages_per_minute.unsigned_abs()));
         let default_token = gewe.token.map(|token| {
@@ -92,6 +95,7 @@ impl Worker {
         let services = Services {
             db,
             sender: Arc::new(GeweClient::new(&gewe.endpoint, Timeouts::default())?),
+            ai: Arc::new(FastGptClient::new(fastgpt.endpoint.as_deref(), Patience::default())?),
             guard: guard.clone(),
             vault: vault.map(Arc::new),
             default_token,
@@ -138,6 +142,7 @@ impl Worker {
             async move { relay.run(stop).await }
         });
         let rescuer = Rescuer {
+            worker: id,
             services: services.clone(),
             registry,
             broker: broker.clone(),
@@ -178,7 +183,9 @@ impl Worker {
                     slots: i32::try_from(slots).unwrap_or(i32::MAX),
                     state: "running",
                 };
-                heartbeat::run(&services, &runner, worker, stop, gone).await;
+                let announced = Notify::new();
+                let beats = heartbeat::run(&services, &runner, worker, &announced, stop, gone.clone());
+                futures::join!(beats, presence::run(&services, id, &announced, gone));
             })
         };
 

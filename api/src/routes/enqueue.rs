@@ -247,6 +247,7 @@ impl Making<'_> {
             on_unknown: request.on_unknown.map(OnUnknown::from).unwrap_or_default(),
             origin: entropy_jobs::conversation::Origin::Person,
             reply: None,
+            confirms_opt_out: false,
         };
         let hash = || {
             let (scheduled_at, expires_at) = (request.scheduled_at, request.expires_at);

@@ -1,22 +1,34 @@
 //! The resources, one file each: their request and response types beside their handlers.
 
+mod account_ai;
 mod account_limits;
 mod accounts;
+mod ai_workflows;
+mod alerts;
 mod audit;
 mod auth;
 mod batch;
 mod bulk;
+mod callback_events;
+mod contacts;
 mod control;
+mod conversations;
 mod costs;
+mod drafts;
 mod enqueue;
 mod job_view;
 mod jobs;
 mod lanes;
 mod message;
+mod prices;
 #[cfg(test)]
 mod properties;
 mod queues;
+mod search;
 mod sends;
+mod sensitive_words;
+mod settings;
+mod span;
 mod users;
 mod workers;
 
@@ -38,6 +50,12 @@ enum Tag {
     Jobs,
     /// What left, when, to whom, with which outcome.
     Sends,
+    /// Who answers customers: workflows, words, and what the organisation has chosen.
+    Answers,
+    /// What a person should look at.
+    Alerts,
+    /// What was said to whom, who answers, contacts.
+    Conversations,
     /// Queues, lanes and workers.
     Operations,
     /// Prices of models and what was spent.
@@ -45,6 +63,25 @@ enum Tag {
     /// Who did what.
     Audit,
 }
+
+/// What decides who answers customers, and what people should look at.
+type Answering = (
+    ai_workflows::AiWorkflows,
+    account_ai::AccountAnswers,
+    settings::Settings,
+    sensitive_words::SensitiveWords,
+    drafts::Drafts,
+    alerts::Alerts,
+);
+
+const ANSWERING: Answering = (
+    ai_workflows::AiWorkflows,
+    account_ai::AccountAnswers,
+    settings::Settings,
+    sensitive_words::SensitiveWords,
+    drafts::Drafts,
+    alerts::Alerts,
+);
 
 type Api = (
     auth::Auth,
@@ -56,11 +93,14 @@ type Api = (
     control::Control,
     bulk::Bulk,
     sends::Sends,
+    (conversations::Conversations, contacts::Contacts),
     queues::Queues,
     lanes::Lanes,
     workers::Workers,
-    costs::Costs,
+    (callback_events::CallbackEvents, search::MessageSearch),
+    (costs::Costs, prices::Prices),
     audit::AuditLog,
+    Answering,
 );
 
 const DESCRIPTION: &str = "\
@@ -82,11 +122,14 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
         control::Control,
         bulk::Bulk,
         sends::Sends,
+        (conversations::Conversations, contacts::Contacts),
         queues::Queues,
         lanes::Lanes,
         workers::Workers,
-        costs::Costs,
+        (callback_events::CallbackEvents, search::MessageSearch),
+        (costs::Costs, prices::Prices),
         audit::AuditLog,
+        ANSWERING,
     );
     OpenApiService::new(Operations(api), "Entropy", "1").description(DESCRIPTION).server("/api/v1")
 }

@@ -1,3 +1,8 @@
 //! Answers by a model: the port to whoever runs it, and what is made of an answer.
 
+pub mod endpoint;
+pub mod deliver;
 pub mod port;
+pub mod text;
+pub mod usage;
+pub mod words;

@@ -68,7 +68,8 @@ pub enum Part {
 pub struct Answer {
     /// The text for the customer, as the model wrote it; thinking and tools are not in it.
     pub text: String,
-    /// The results of the nodes, from which the cost is read. Without quotes and histories.
+    /// The results of the nodes, from which the cost is read. Without quotes and histories. Empty: the answer is whole and
+    /// its bill was lost, so what the run cost is to be looked up.
     pub nodes: Vec<Value>,
     /// What a node that failed said. The call itself succeeded.
     pub node_error: Option<String>,

@@ -1,4 +1,31 @@
 //! Conversations: what an event does to the record, who answers, and when a machine may.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`apply`] | what an event of the provider does to the record |
+//! | [`arrive`] | a message that comes in, from its row to its turn |
+//! | [`typed`] | what the owner types on the phone, and what is only our own echo |
+//! | [`events`] | contacts, groups, requests, the account's own state |
+//! | [`control`] | words that do something: opting out, asking for a person |
+//! | [`decide`] | who answers a message: a pure function |
+//! | [`turn`] | turns: what is collected, and when it is answered |
+//! | [`mode`] | who answers in a conversation: taking over, handing back, handing off |
+//! | [`opt_out`] | wanting no more messages |
+//! | [`guard`] | whether a machine may say something, at the gate |
+//!
+//! Whoever changes the mode or a turn holds the conversation's row. Where jobs are enqueued, their lanes are locked
+//! before it: see [`entropy_schema::conversations`].
+
+pub mod apply;
+pub mod arrive;
+pub mod control;
+pub mod decide;
+pub mod events;
+pub mod guard;
+pub mod mode;
+pub mod opt_out;
+pub mod turn;
+pub mod typed;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;

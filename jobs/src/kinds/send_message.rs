@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::conversation::guard::Speaker;
 use crate::conversation::{Origin, Reply};
 use crate::gate::{self, Intent, Permit, Refusal, snooze_lane};
 use crate::job::{Done, Failure, Job, JobError};
@@ -38,6 +39,9 @@ pub struct SendMessage {
     /// The turn that it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply: Option<Reply>,
+    /// It is the one line that confirms an opt-out, which alone a machine may say to who has opted out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub confirms_opt_out: bool,
 }
 
 /// How late after the start of its gate a message may still be handed to the network. A process that was frozen in
@@ -75,8 +79,19 @@ impl Job for SendMessage {
 
     async fn run(&self, ctx: &Context) -> Result<Done, JobError> {
         let started = Instant::now();
-        let intent =
-            Intent { account_id: self.account_id, to_wxid: &self.to_wxid, message_kind: self.message.kind() };
+        let content = self.content();
+        let intent = Intent {
+            account_id: self.account_id,
+            to_wxid: &self.to_wxid,
+            message_kind: self.message.kind(),
+            text: self.message.readable(),
+            content: content.as_ref(),
+            speaker: Speaker {
+                origin: self.origin,
+                reply: self.reply,
+                confirms_opt_out: self.confirms_opt_out,
+            },
+        };
         let mut passed = gate::pass(ctx, intent).await.map_err(no_record)?;
         if let Err(Refusal::Offline(device)) = &passed
             && self.come_back_online(ctx, device).await
@@ -111,6 +126,14 @@ impl Job for SendMessage {
 }
 
 impl SendMessage {
+    /// What a message has beside its text; a plain text has nothing.
+    fn content(&self) -> Option<Value> {
+        match &self.message {
+            Message::Text(text) if text.ats.is_none() => None,
+            message => serde_json::to_value(message).ok(),
+        }
+    }
+
     async fn sent(&self, ctx: &Context, permit: &Permit, sent: Sent) -> Result<Done, JobError> {
         let result = json!({
             "send_status": "sent",

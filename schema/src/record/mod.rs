@@ -18,10 +18,12 @@
 //! | [`finish`] | records how attempts ended | workers, the rescuer |
 //! | [`rescue`] | finds lost deliveries and dead workers' jobs | the rescuer |
 //! | [`control`] | cancel, revive, resolve | operators over the API |
+//! | [`reschedule`] | moves the time of a job that waits for it | whoever collects for it |
 
 pub mod claim;
 pub mod control;
 pub mod dispatch;
 pub mod enqueue;
 pub mod finish;
+pub mod reschedule;
 pub mod rescue;

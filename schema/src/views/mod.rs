@@ -9,8 +9,10 @@
 //! | [`waiting`] | what a waiting job waits for |
 //! | [`sends`] | the send record, unknown outcomes first |
 //! | [`lanes`], [`queues`], [`workers`] | what an operator looks at |
+//! | [`conversations`] | chats, what was said in them, contacts |
 //! | [`depths`] | gauges over all organisations, for metrics |
 
+pub mod conversations;
 pub mod depths;
 pub mod jobs;
 pub mod lanes;
@@ -31,18 +33,18 @@ type Statement = BoxedSqlQuery<'static, Pg, SqlQuery>;
 const CLOCK_SKEW: TimeDelta = TimeDelta::hours(1);
 
 /// Returns the smallest UUIDv7 of a moment.
-fn first_id_of(at: DateTime<Utc>) -> Uuid {
+pub(crate) fn first_id_of(at: DateTime<Utc>) -> Uuid {
     let millis = at.timestamp_millis().clamp(0, (1 << 48) - 1) as u128;
     Uuid::from_u128(millis << 80)
 }
 
 /// Returns an id below which nothing was made at or after `at`: lets a list by id skip to a time.
-fn lower_bound(at: DateTime<Utc>) -> Uuid {
+pub(crate) fn lower_bound(at: DateTime<Utc>) -> Uuid {
     first_id_of(at - CLOCK_SKEW)
 }
 
 /// Returns an id above which nothing was made before `at`.
-fn upper_bound(at: DateTime<Utc>) -> Uuid {
+pub(crate) fn upper_bound(at: DateTime<Utc>) -> Uuid {
     first_id_of(at + CLOCK_SKEW)
 }
 

@@ -19,6 +19,9 @@ const PATIENCE: Duration = secs(30);
 /// The install's GeWe token in tests.
 pub(crate) const GEWE_TOKEN: &str = "gewe-token-of-the-tests";
 
+/// The end of the address of callbacks in tests.
+pub(crate) const CALLBACK_SECRET: &str = "callback-secret-of-the-tests";
+
 /// The key that signs logins in tests.
 pub(crate) const JWT_SECRET: &str = "a-jwt-secret-for-tests-of-40-characters!";
 
@@ -115,6 +118,7 @@ impl Builder {
             ("REDIS_NAMESPACE", &namespace),
             ("JWT_SECRET_KEY", JWT_SECRET),
             ("GEWE_TOKEN_ID", GEWE_TOKEN),
+            ("GEWE_CALLBACK_SECRET", CALLBACK_SECRET),
             ("MAX_MESSAGES_PER_MINUTE", "600"),
             ("MAX_API_CALLS_PER_HOUR", "100000"),
             ("RUST_LOG", "info"),
@@ -125,6 +129,9 @@ impl Builder {
         env.retain(|(name, _)| self.env.iter().all(|(own, _)| own != name));
         env.extend(self.env);
         let (sandbox, sandbox_base) = start_sandbox(&env, &dir).await;
+        if env.iter().all(|(name, _)| name != "FASTGPT_API_ENDPOINT") {
+            env.push(("FASTGPT_API_ENDPOINT".into(), format!("{sandbox_base}/api")));
+        }
         if env.iter().all(|(name, _)| name != "GEWE_API_ENDPOINT") {
             env.push(("GEWE_API_ENDPOINT".into(), format!("{sandbox_base}/gewe/v2/api")));
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use entropy_schema::{Db, Profile};
+use entropy_schema::{Db, PooledConn, Profile};
 use serde_json::Value;
 use tokio::sync::{OnceCell, oneshot};
 use uuid::Uuid;
@@ -56,6 +56,11 @@ impl Here {
     /// Returns the number `n` that a statement selects.
     pub(crate) async fn number(&self, statement: &str) -> i64 {
         book::number(&self.db, statement).await
+    }
+
+    /// Takes a connection, to do what the platform does by itself.
+    pub(crate) async fn conn(&self) -> PooledConn {
+        self.db.conn().await.expect("a connection")
     }
 
     /// Waits until a job has ended and returns it.

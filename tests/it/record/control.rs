@@ -38,6 +38,7 @@ async fn unknown_send(book: &Book, job: Uuid, lane: Uuid) -> Uuid {
         attempt: 1,
         to_wxid: "wxid_1",
         message_kind: "text",
+        message: None,
     };
     let mut conn = book.conn().await;
     sends::begin(&mut conn, &send).await.unwrap();

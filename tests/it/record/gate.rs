@@ -37,6 +37,7 @@ async fn begin(conn: &mut Conn, book: &Book, claimed: &Claimed) -> bool {
         attempt: claimed.attempt,
         to_wxid: "wxid_1",
         message_kind: "text",
+        message: None,
     };
     sends::begin(conn, &send).await.expect("the record answers")
 }

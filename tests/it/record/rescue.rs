@@ -9,10 +9,11 @@ use entropy_jobs::services::Services;
 use entropy_schema::record::claim::Claimed;
 use entropy_schema::record::enqueue::NewJob;
 use entropy_schema::sends::{self, Ended, LateJob, NewSend, SendEnd};
+use entropy_workers::adapters::fastgpt::{FastGptClient, Patience};
 use entropy_workers::adapters::gewe::{GeweClient, Timeouts};
 use entropy_workers::broker::Broker;
 use entropy_workers::guard::Guard;
-use entropy_workers::maintenance::rescuer::Rescuer;
+use entropy_workers::maintenance::rescuer::{Rescuer, Trust};
 use serde_json::json;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -26,6 +27,7 @@ pub(super) fn rescuer_over(book: &Book, redis: &RedisServer, namespace: &str) ->
     let services = Services {
         db: book.db.clone(),
         sender: Arc::new(GeweClient::new("http://127.0.0.1:9/gewe/v2/api", Timeouts::default()).unwrap()),
+        ai: Arc::new(FastGptClient::new(None, Patience::default()).unwrap()),
         guard: Arc::new(Guard::new(40)),
         vault: None,
         default_token: None,
@@ -34,6 +36,7 @@ pub(super) fn rescuer_over(book: &Book, redis: &RedisServer, namespace: &str) ->
     };
     let registry = entropy_jobs::kinds::registry();
     Rescuer {
+        worker: Uuid::now_v7(),
         services: Arc::new(services),
         queues: registry.queues(),
         registry,
@@ -83,6 +86,7 @@ impl Scene {
             attempt: claimed.attempt,
             to_wxid: "wxid_1",
             message_kind: "text",
+            message: None,
         };
         sends::begin(&mut *self.book.conn().await, &send).await.unwrap();
         send.id
@@ -102,7 +106,7 @@ impl Scene {
     /// Lets every lease run out and the rescuer look.
     async fn rescue(&self) {
         self.book.run("UPDATE leases SET lease_until = now() - interval '1 second'").await;
-        self.rescuer.pass(true).await.unwrap();
+        self.rescuer.pass(Trust::Leases).await.unwrap();
         self.book.assert_sound().await;
     }
 
@@ -156,11 +160,11 @@ async fn a_delivery_that_still_waits_in_redis_is_not_sent_again() {
 async fn a_lease_that_is_kept_is_left_alone() {
     let scene = Scene::set().await;
     let claimed = scene.claimed_message(json!({})).await;
-    scene.rescuer.pass(true).await.unwrap();
+    scene.rescuer.pass(Trust::Leases).await.unwrap();
     assert_eq!(scene.book.state(claimed.job_id).await, "running");
     // After an outage of the database an expired lease is no proof.
     scene.book.run("UPDATE leases SET lease_until = now() - interval '1 second'").await;
-    scene.rescuer.pass(false).await.unwrap();
+    scene.rescuer.pass(Trust::Nothing).await.unwrap();
     assert_eq!(scene.book.state(claimed.job_id).await, "running");
 }
 
@@ -291,7 +295,7 @@ async fn two_rescuers_at_once_settle_a_death_once() {
     let scene = Scene::set().await;
     let claimed = scene.claimed_message(json!({})).await;
     scene.book.run("UPDATE leases SET lease_until = now() - interval '1 second'").await;
-    let passes = (0..6).map(|_| scene.rescuer.pass(true));
+    let passes = (0..6).map(|_| scene.rescuer.pass(Trust::Leases));
     for pass in futures::future::join_all(passes).await {
         pass.unwrap();
     }

@@ -68,7 +68,7 @@ async fn assert_felt(platform: &Platform) {
 #[tokio::test]
 async fn a_postgres_that_is_shut_down_at_once_costs_seconds_and_nothing_else() {
     let platform = Platform::with().workers(2).own_postgres().start().await;
-    disturbed(platform, async |platform| {
+    let platform = disturbed(platform, async |platform| {
         let postgres = platform.database.server();
         tokio::task::spawn_blocking(move || {
             // As `pg_ctl stop -m immediate`: no checkpoint, no goodbye.
@@ -79,6 +79,8 @@ async fn a_postgres_that_is_shut_down_at_once_costs_seconds_and_nothing_else() {
         .expect("Postgres is back");
     })
     .await;
+    let lost = platform.number("SELECT count(*) AS n FROM attempts WHERE outcome = 'lost'").await;
+    assert_eq!(lost, 0, "nobody died");
 }
 
 #[tokio::test]

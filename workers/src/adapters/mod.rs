@@ -2,4 +2,6 @@
 //!
 //! An adapter knows a wire and how its failures are to be read. It knows no job, no lane and no limit.
 
+pub mod fastgpt;
 pub mod gewe;
+mod outgoing;

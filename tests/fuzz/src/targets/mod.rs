@@ -6,12 +6,16 @@
 #![allow(unreachable_pub, reason = "part of a library for libFuzzer, and of a binary for the tests")]
 
 mod api;
+mod callbacks;
 mod jobs;
+mod model;
 mod provider;
 mod settings;
 
 pub use api::{authorization, cursor, http, idempotency_key};
+pub use callbacks::callback;
 pub use jobs::{KINDS, delivery, job_args, message, outbound_url, traceparent};
+pub use model::{fastgpt_answer, fastgpt_stream};
 pub use provider::{failure_header, gewe_answer};
 pub use settings::config;
 
@@ -19,12 +23,15 @@ pub use settings::config;
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in `corpus` and of its file in `fuzz_targets`.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("authorization", authorization),
+    ("callback", callback),
     ("config", config),
     ("cursor", cursor),
     ("delivery", delivery),
     ("failure_header", failure_header),
+    ("fastgpt_answer", fastgpt_answer),
+    ("fastgpt_stream", fastgpt_stream),
     ("gewe_answer", gewe_answer),
     ("http", http),
     ("idempotency_key", idempotency_key),

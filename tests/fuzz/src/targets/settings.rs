@@ -2,12 +2,20 @@
 
 use std::collections::HashMap;
 
-use entropy_jobs::process::config::{self, Ceilings, Gewe, Http, LogFormat, Lookup, Stores};
+use entropy_jobs::process::config::{self, Ceilings, Fastgpt, Gewe, Http, LogFormat, Lookup, Stores};
 
 use super::assert_is_a_short_line;
 
 /// What must never be repeated, in a log least of all.
-const SECRETS: [&str; 5] = ["DATABASE_URL", "REDIS_URL", "JWT_SECRET_KEY", "ENCRYPTION_KEY", "GEWE_TOKEN_ID"];
+const SECRETS: [&str; 7] = [
+    "DATABASE_URL",
+    "REDIS_URL",
+    "JWT_SECRET_KEY",
+    "ENCRYPTION_KEY",
+    "GEWE_TOKEN_ID",
+    "FASTGPT_API_ENDPOINT",
+    "FASTGPT_API_KEY",
+];
 
 /// Stands in no sentence of ours.
 const MARK: &str = "密码熵变";
@@ -49,6 +57,7 @@ fn read(env: Lookup<'_>) {
         assert!(ceilings.messages_per_minute > 0 && ceilings.api_calls_per_hour > 0);
     }
     refused(ceilings.err().map(printed));
+    refused(Fastgpt::load(env).err().map(printed));
     refused(Gewe::load(env).err().map(printed));
     refused(LogFormat::load(env).err().map(printed));
     if let Ok(Some(vault)) = config::vault(env) {

@@ -14,9 +14,9 @@ use reqwest::{Url, redirect, retry};
 use serde_json::{Value, json};
 
 use super::errors;
-use super::outgoing::outgoing;
 use super::profile::{Profile, parse_base_url};
 use super::wire::{self, Envelope};
+use crate::adapters::outgoing::outgoing;
 
 /// The longest answer that is read. The longest real one, a list of contacts, is far below.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
@@ -172,7 +172,7 @@ impl GeweClient {
         if let Ok(trace_id) = HeaderValue::from_str(bounds.trace_id) {
             request = request.header("X-Trace-Id", trace_id);
         }
-        let (ticket, body) = outgoing(bytes, bounds.deadline);
+        let (ticket, body) = outgoing(bytes, bounds.deadline, || step!("send.handed_over"));
         let exchange = async {
             let sent = request.body(body).send().await;
             let response = sent.map_err(|error| errors::no_answer(ticket.settle(), error, token))?;

@@ -7,8 +7,8 @@ use entropy_jobs::provider::{ErrorClass, SendError};
 use entropy_jobs::secret::Secret;
 use reqwest::StatusCode;
 
-use super::outgoing::Fate;
 use super::wire::Envelope;
+use crate::adapters::outgoing::Fate;
 
 /// The statuses, HTTP's and GeWe's own, which say that a call was lost on the way or timed out there.
 const LOST_CALL: [i64; 4] = [408, 502, 503, 504];

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
-use entropy_jobs::step;
 use futures::future;
 use futures::stream;
 
@@ -20,7 +19,7 @@ const CALLED_BACK: u8 = 3;
 
 /// What became of a request body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(in crate::adapters) enum Fate {
     /// Never handed over, and never will be.
     CalledBack,
     /// The deadline had passed when it was about to be written.
@@ -31,11 +30,11 @@ pub(super) enum Fate {
 
 /// The caller's hold on a request body. Dropping it calls back a body that was not handed over yet.
 #[derive(Debug)]
-pub(super) struct Ticket(Arc<AtomicU8>);
+pub(in crate::adapters) struct Ticket(Arc<AtomicU8>);
 
 impl Ticket {
     /// Calls the body back if it was not handed over yet, and tells what became of it, for good.
-    pub(super) fn settle(&self) -> Fate {
+    pub(in crate::adapters) fn settle(&self) -> Fate {
         // One exchange decides between this side and the connection's task, which runs on another thread.
         let seen = self.0.compare_exchange(WAITING, CALLED_BACK, Ordering::AcqRel, Ordering::Acquire);
         match seen.unwrap_or_else(|now| now) {
@@ -54,20 +53,24 @@ impl Drop for Ticket {
 
 /// Makes the body and the hold on it.
 ///
-/// The body cannot be read twice, which also keeps every layer below from repeating the request.
-pub(super) fn outgoing(bytes: Vec<u8>, deadline: Instant) -> (Ticket, reqwest::Body) {
+/// Calls `handed_over` as the last thing before the body is written. The body cannot be read twice, which also keeps every layer below from repeating the request.
+pub(in crate::adapters) fn outgoing(
+    bytes: Vec<u8>,
+    deadline: Instant,
+    handed_over: fn(),
+) -> (Ticket, reqwest::Body) {
     let state = Arc::new(AtomicU8::new(WAITING));
     let ticket = Ticket(Arc::clone(&state));
-    let handed_over = future::lazy(move |_| {
+    let body = future::lazy(move |_| {
         let next = if Instant::now() < deadline { WRITTEN } else { LATE };
         match state.compare_exchange(WAITING, next, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) if next == WRITTEN => {
-                step!("send.handed_over");
+                handed_over();
                 Ok(bytes)
             }
             // The error makes hyper drop the connection with the unflushed head.
             _ => Err(std::io::Error::other("the request was called back before it was written")),
         }
     });
-    (ticket, reqwest::Body::wrap_stream(stream::once(handed_over)))
+    (ticket, reqwest::Body::wrap_stream(stream::once(body)))
 }
