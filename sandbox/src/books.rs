@@ -78,6 +78,14 @@ pub(crate) struct Label {
     name: String,
 }
 
+impl Book {
+    /// Lists friends and groups by id.
+    pub(crate) fn everybody(&self) -> impl Iterator<Item = &str> {
+        let friends = self.friends.iter().map(|friend| friend.wxid.as_str());
+        friends.chain(self.groups.iter().map(|group| group.wxid.as_str()))
+    }
+}
+
 /// All books, by device.
 #[derive(Debug, Default)]
 pub(crate) struct Books {

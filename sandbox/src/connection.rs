@@ -34,8 +34,25 @@ pub(crate) struct Connections {
 struct Line {
     /// Set by a handler: do not write any more.
     doomed: AtomicBool,
+    /// Set by a handler: close, as one whose process has died, without a reset.
+    cut: AtomicBool,
     /// Set by the socket: the client has closed its side.
     hung_up: CancellationToken,
+}
+
+/// Closes a connection in the middle of its answer.
+///
+/// An error of the body is not enough: the server may still write the end of a chunked one.
+#[derive(Clone)]
+pub(crate) struct Cutter(Option<Arc<Line>>);
+
+impl Cutter {
+    /// Closes it at the next write.
+    pub(crate) fn cut(&self) {
+        if let Some(line) = &self.0 {
+            line.cut.store(true, Ordering::Release);
+        }
+    }
 }
 
 /// The client has left before it was answered.
@@ -65,6 +82,11 @@ impl Connections {
     /// Tells whether the client of this request is known to have left.
     pub(crate) fn has_hung_up(&self, request: &Request) -> bool {
         self.line(request).is_none_or(|line| line.hung_up.is_cancelled())
+    }
+
+    /// Returns what closes this request's connection from afar.
+    pub(crate) fn cutter(&self, request: &Request) -> Cutter {
+        Cutter(self.line(request))
     }
 
     /// Returns what is cancelled when the client of this request leaves.
@@ -132,6 +154,9 @@ pub(crate) struct ResettableStream {
 
 impl ResettableStream {
     fn check(&self) -> Result<()> {
+        if self.line.cut.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::BrokenPipe, "cut as planned"));
+        }
         if !self.line.doomed.load(Ordering::Acquire) {
             return Ok(());
         }

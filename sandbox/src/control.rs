@@ -20,6 +20,7 @@ use crate::fastgpt;
 use crate::ledger::{Arrival, Ending, Filter, Outcome, Since};
 use crate::media::{self, MediaMode};
 use crate::mix::NewMix;
+use crate::phone;
 
 const BODY_LIMIT: usize = 4 * 1024 * 1024;
 
@@ -39,6 +40,7 @@ pub(crate) fn routes() -> Route {
         .at("/failures", get(list_failures).post(plan_failure).delete(clear_failures))
         .at("/failures/mix", post(plan_mix))
         .at("/throttle", get(show_throttle).put(set_throttle))
+        .at("/phone", get(phone::view))
         .at("/redirect-target", redirect_target)
         .at("/books/:app_id", get(show_book).put(set_book))
         .at("/media", put(set_media))

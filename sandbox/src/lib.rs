@@ -1,15 +1,16 @@
-//! A stand-in for GeWe, the service that drives WeChat accounts.
+//! A stand-in for GeWe, the service that drives WeChat accounts, for FastGPT, which answers, and for the customers.
 //!
-//! It speaks GeWe's wire protocol as `protocols/gewe.md` documents it, keeps a ledger of what "the
-//! phone" received, and fails in every listed way when asked to.
+//! It speaks both wire protocols as documented, keeps a ledger of what "the phone" received and of what
+//! the model was asked, lets customers write, brings the callbacks of it, and fails in every listed way
+//! when asked to.
 //! It is reached only over HTTP, exactly as the real one, and knows nothing of the platform: it
 //! depends on no other crate of ours, so it cannot share a misunderstanding with the client under
 //! test.
 //!
 //! Everything is in memory; a restart or `POST /_sandbox/reset` empties it.
 //!
-//! Start reading at [`Sandbox`]. `gewe` is the protocol, `control` the switches under `/_sandbox`,
-//! `phone` the page for people, `failures` the list of ways to fail.
+//! Start reading at [`Sandbox`]. `gewe` and `fastgpt` are the protocols, `customer` what people
+//! write, `control` the switches under `/_sandbox`, `phone` the page for people, `failures` the list of ways to fail.
 
 mod accounts;
 mod books;

@@ -1,112 +1,146 @@
-//! The page that shows the phone to a person: the last messages, by account and conversation.
+//! The page on which a person plays the customer: pick an account and a contact, chat, send bursts.
 //!
-//! Plain HTML that reloads itself. It shows no token, and everything in it is escaped.
+//! The page itself is constant but for the nonce of its script, and shows what `/_sandbox/phone` tells
+//! by setting texts, so nothing that anybody wrote is ever read as HTML. It shows no token.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::FixedOffset;
 use poem::http::header;
-use poem::web::Data;
+use poem::web::{Data, Json, Query};
 use poem::{Response, handler};
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::Sandbox;
+use crate::accounts::AccountState;
+use crate::customer::Author;
 use crate::ledger::Entry;
+use crate::sandbox::State;
 
-/// How many messages are shown.
+/// How many messages of the phone are looked through, and how many lines of a chat are shown.
+const LOOKED_AT: usize = 2_000;
 const SHOWN: usize = 100;
 
 /// How much of one message is shown, in characters.
-const SHOWN_TEXT: usize = 500;
+const SHOWN_TEXT: usize = 2_000;
 
-const BEIJING_SECONDS: i32 = 8 * 3600;
+const PAGE: &str = include_str!("../assets/phone.html");
 
-const HEAD: &str = r#"<!doctype html>
-<html lang="zh-CN"><head><meta charset="utf-8"><meta http-equiv="refresh" content="2">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>沙箱手机 · Sandbox phone</title>
-<style>
-body{margin:0;background:#ededed;color:#191919;font:15px/1.5 system-ui,"PingFang SC","Microsoft YaHei",sans-serif}
-main{max-width:46rem;margin:0 auto;padding:1.5rem 1rem}
-h1{font-size:1.3rem;margin:0}h2{font-size:1.05rem;margin:1.6rem 0 .4rem}h3{font-size:.9rem;margin:0;color:#576b95}
-p{margin:.3rem 0;color:#666}section{background:#f7f7f7;border-radius:8px;padding:.8rem 1rem;margin:.6rem 0}
-ol{list-style:none;margin:.4rem 0 0;padding:0}li{display:flex;flex-direction:column;align-items:flex-end;margin:.45rem 0}
-.b{background:#95ec69;border-radius:6px;padding:.35rem .7rem;max-width:85%;white-space:pre-wrap;overflow-wrap:anywhere}
-.t{font-size:.75rem;color:#999}code{background:#fff;border-radius:4px;padding:.1rem .3rem;overflow-wrap:anywhere}
-</style></head><body><main>
-<h1>沙箱手机 · Sandbox phone</h1>
-"#;
-
-const EMPTY: &str = "<section><p>还没有消息。 Nothing has arrived yet.</p>\
-    <p>向 GeWe 接口发送一条消息，它会出现在这里。 A message sent through the GeWe routes appears here:</p>\
-    <p><code>POST /gewe/v2/api/message/postText</code></p></section>";
-
-/// Shows the last messages, each account's and each conversation's in the order of arrival.
+/// Answers with the page, whose script only runs with the nonce of this very answer.
 #[handler]
-pub(crate) fn page(Data(sandbox): Data<&Sandbox>) -> Response {
-    let (entries, delivered) = {
-        let state = sandbox.state();
-        (state.ledger.latest(SHOWN), state.ledger.delivered())
-    };
+pub(crate) fn page() -> Response {
+    let nonce = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+    let policy = format!(
+        "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    );
     Response::builder()
         .content_type("text/html; charset=utf-8")
-        .header(header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'")
+        .header(header::CONTENT_SECURITY_POLICY, policy)
         .header(header::CACHE_CONTROL, "no-store")
-        .body(render(&entries, delivered))
+        .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
+        .body(PAGE.replace("{nonce}", &nonce))
 }
 
-fn render(entries: &[Arc<Entry>], delivered: u64) -> String {
-    let mut html = String::from(HEAD);
-    push(
-        &mut html,
-        format_args!(
-            "<p>收到 {delivered} 条消息，显示最近 {shown} 条。 {delivered} received, the last {shown} shown. \
-             时间为北京时间 · times are UTC+8. \
-             <a href=\"/_sandbox/ledger\">ledger</a> · <a href=\"/_sandbox/calls\">calls</a></p>\n",
-            shown = entries.len()
-        ),
-    );
-    if entries.is_empty() {
-        html.push_str(EMPTY);
-    }
-    let mut accounts: BTreeMap<&str, BTreeMap<&str, Vec<&Entry>>> = BTreeMap::new();
-    for entry in entries {
-        accounts.entry(&entry.app_id).or_default().entry(&entry.to_wxid).or_default().push(entry);
-    }
-    for (app_id, conversations) in accounts {
-        push(&mut html, format_args!("<h2>账号 Account {}</h2>\n", escape(app_id)));
-        for (to_wxid, messages) in conversations {
-            push(&mut html, format_args!("<section><h3>{}</h3><ol>\n", conversation_title(to_wxid)));
-            for entry in messages {
-                push_message(&mut html, entry);
-            }
-            html.push_str("</ol></section>\n");
-        }
-    }
-    html.push_str("</main></body></html>\n");
-    html
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Chosen {
+    app_id: Option<String>,
+    peer: Option<String>,
 }
 
-fn push_message(html: &mut String, entry: &Entry) {
-    let time = FixedOffset::east_opt(BEIJING_SECONDS)
-        .map(|beijing| entry.at.0.with_timezone(&beijing).format("%m-%d %H:%M:%S%.3f").to_string())
-        .unwrap_or_default();
-    let text: String = summary(entry).chars().take(SHOWN_TEXT).collect();
-    push(
-        html,
-        format_args!(
-            "<li><span class=\"t\">#{} · {time}</span><span class=\"b\">{}</span></li>\n",
-            entry.seq,
-            escape(&text)
-        ),
-    );
+/// Tells what the page shows: the accounts, the contacts of one, the chat with one of them.
+#[handler]
+pub(crate) fn view(Data(sandbox): Data<&Sandbox>, Query(chosen): Query<Chosen>) -> Json<Value> {
+    let state = sandbox.state();
+    let latest = state.ledger.latest(LOOKED_AT);
+    let latest: Vec<&Entry> = latest.iter().map(AsRef::as_ref).collect();
+    let accounts = accounts(&state, &latest);
+    let app_id = chosen.app_id.filter(|app_id| !app_id.is_empty());
+    let app_id = app_id.or_else(|| accounts.keys().next().cloned()).unwrap_or_default();
+    let contacts = contacts(&state, &latest, &app_id);
+    let peer = chosen.peer.filter(|peer| !peer.is_empty());
+    let peer = peer.or_else(|| contacts.first().map(|(peer, _)| peer.clone())).unwrap_or_default();
+    let shown = |(wxid, at): &(String, i64)| json!({ "wxid": wxid, "name": state.name_of(&app_id, wxid), "last_at_ms": at });
+    Json(json!({
+        "accounts": accounts.values().collect::<Vec<_>>(),
+        "app_id": app_id,
+        "contacts": contacts.iter().map(shown).collect::<Vec<_>>(),
+        "peer": peer,
+        "lines": lines(&state, &latest, &app_id, &peer),
+        "received": state.ledger.delivered(),
+        "callback": !state.callbacks.is_empty(),
+        "pending": state.customer.attempts.pending,
+        "failed": failed(&state),
+    }))
 }
 
-fn conversation_title(to_wxid: &str) -> String {
-    let what = if to_wxid.ends_with("@chatroom") { "群聊 Group" } else { "联系人 Contact" };
-    format!("{what} {}", escape(to_wxid))
+/// Every account that was heard of, by device.
+fn accounts(state: &State, latest: &[&Entry]) -> BTreeMap<String, Value> {
+    let mut known: BTreeSet<&str> = state.accounts.states().map(|(app_id, _)| app_id).collect();
+    known.extend(latest.iter().map(|entry| entry.app_id.as_str()));
+    known.extend(state.customer.lines.iter().map(|line| line.app_id.as_str()));
+    let shown = |app_id: &str| {
+        let wxid = state.accounts.wxid(app_id);
+        let online = state.accounts.state(app_id) != AccountState::Offline;
+        json!({ "app_id": app_id, "name": state.name_of(app_id, &wxid), "wxid": wxid, "online": online })
+    };
+    known.into_iter().map(|app_id| (app_id.to_owned(), shown(app_id))).collect()
+}
+
+/// Everybody whom an account has talked to or knows, the latest first, with the time in milliseconds.
+fn contacts(state: &State, latest: &[&Entry], app_id: &str) -> Vec<(String, i64)> {
+    let mut times: BTreeMap<&str, i64> = BTreeMap::new();
+    let book = state.books.get(app_id);
+    for wxid in book.into_iter().flat_map(|book| book.everybody()) {
+        times.insert(wxid, 0);
+    }
+    for line in state.customer.lines.iter().filter(|line| line.app_id == app_id) {
+        let time = times.entry(&line.peer).or_default();
+        *time = (*time).max(line.at.timestamp_millis());
+    }
+    for entry in latest.iter().filter(|entry| entry.app_id == app_id) {
+        let time = times.entry(&entry.to_wxid).or_default();
+        *time = (*time).max(entry.at.0.timestamp_millis());
+    }
+    let mut contacts: Vec<_> = times.into_iter().map(|(wxid, at)| (wxid.to_owned(), at)).collect();
+    contacts.sort_by_key(|(_, at)| std::cmp::Reverse(*at));
+    contacts.truncate(SHOWN);
+    contacts
+}
+
+/// The last lines of a chat, oldest first.
+fn lines(state: &State, latest: &[&Entry], app_id: &str, peer: &str) -> Vec<Value> {
+    let cut = |text: &str| text.chars().take(SHOWN_TEXT).collect::<String>();
+    let mut lines = Vec::new();
+    for line in state.customer.lines.iter().filter(|line| line.app_id == app_id && line.peer == peer) {
+        let side = if line.author == Author::Owner { "owner" } else { "customer" };
+        lines.push((
+            line.at.timestamp_micros(),
+            json!({
+                "id": line.new_msg_id, "side": side, "sender": state.name_of(app_id, &line.sender),
+                "text": cut(&line.text), "recalled": line.recalled, "at_ms": line.at.timestamp_millis()
+            }),
+        ));
+    }
+    for entry in latest.iter().filter(|entry| entry.app_id == app_id && entry.to_wxid == peer) {
+        lines.push((
+            entry.at.0.timestamp_micros(),
+            json!({
+                "id": entry.new_msg_id.to_string(), "side": "account", "sender": "", "text": cut(&summary(entry)),
+                "recalled": false, "at_ms": entry.at.0.timestamp_millis()
+            }),
+        ));
+    }
+    lines.sort_by_key(|(at, _)| *at);
+    let first = lines.len().saturating_sub(SHOWN);
+    lines.into_iter().skip(first).map(|(_, line)| line).collect()
+}
+
+/// How many callbacks were not taken.
+fn failed(state: &State) -> u64 {
+    let outcomes = &state.customer.attempts.outcomes;
+    outcomes.iter().filter(|(outcome, _)| !outcome.starts_with('2')).map(|(_, count)| count).sum()
 }
 
 /// Puts a message into one line, as a chat list would.
@@ -125,24 +159,4 @@ fn summary(entry: &Entry) -> String {
         "mini_program" => format!("[小程序 Mini program] {}", field("title")),
         other => format!("[{other}]"),
     }
-}
-
-fn push(html: &mut String, text: std::fmt::Arguments<'_>) {
-    // Writing to a string cannot fail.
-    let _ = html.write_fmt(text);
-}
-
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }

@@ -4,7 +4,7 @@ use anyhow::Context;
 use entropy_api::{AppConfig, AppState};
 use entropy_jobs::enqueue::Enqueuer;
 use entropy_jobs::outbound_url::UrlPolicy;
-use entropy_jobs::process::config::{Callbacks, Ceilings, Http, Search, Stores, environment, vault};
+use entropy_jobs::process::config::{Callbacks, Ceilings, Http, Lookup, Search, Stores, environment, vault};
 use entropy_jobs::process::shutdown;
 use entropy_jobs::vault::Vault;
 use entropy_jobs::wake::Waker;
@@ -14,7 +14,8 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     let (stores, http) = (Stores::load(&environment)?, Http::load(&environment)?);
     let bind = http.bind;
     let has_default_token = environment("GEWE_TOKEN_ID").is_some();
-    let state = state(stores, http, Ceilings::load(&environment)?, vault(&environment)?, has_default_token)?;
+    let (ceilings, vault) = (Ceilings::load(&environment)?, vault(&environment)?);
+    let state = state(&environment, stores, http, ceilings, vault, has_default_token)?;
     let listener =
         tokio::net::TcpListener::bind(bind).await.with_context(|| format!("cannot listen on {bind}"))?;
     tracing::info!(address = %listener.local_addr()?, "api listening");
@@ -23,6 +24,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
 
 /// Puts together what the API serves from.
 pub(crate) fn state(
+    env: Lookup<'_>,
     stores: Stores,
     http: Http,
     ceilings: Ceilings,
@@ -36,8 +38,8 @@ pub(crate) fn state(
         db,
         stores,
         http,
-        callbacks: Callbacks::load(&environment)?,
-        search: Search::load(&environment)?,
+        callbacks: Callbacks::load(env)?,
+        search: Search::load(env)?,
         ceilings,
         vault,
         waker,

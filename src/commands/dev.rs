@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::demo_conversations;
 use crate::servers::{Home, Options, Postgres, Redis};
 
 /// The demo login, as it is printed.
@@ -107,6 +108,9 @@ async fn serve(
     };
     let token = environment("GEWE_TOKEN_ID").or_else(|| phone.map(|_| "sandbox-token".to_owned()));
     let secret = demo_secret(private.home.dir())?;
+    // The sandbox is told the address anew at every start, so it needs no place on disk.
+    let callback_secret = environment("GEWE_CALLBACK_SECRET")
+        .or_else(|| phone.map(|_| uuid::Uuid::new_v4().simple().to_string()));
     let lookup = |name: &str| match name {
         "JWT_SECRET_KEY" => environment(name).or_else(|| Some(secret.clone())),
         "GEWE_API_ENDPOINT" => Some(endpoint.clone()),
@@ -115,6 +119,7 @@ async fn serve(
         "FASTGPT_API_ENDPOINT" => {
             environment(name).or_else(|| phone.map(|phone| format!("http://{phone}/fastgpt/api")))
         }
+        "GEWE_CALLBACK_SECRET" => callback_secret.clone(),
         _ => environment(name),
     };
     let ceilings = Ceilings::load(&lookup)?;
@@ -123,7 +128,7 @@ async fn serve(
         // The demo organisation registers itself.
         http.registration = Registration::Open;
     }
-    let state = super::api::state(stores.clone(), http, ceilings, vault(&lookup)?, token.is_some())?;
+    let state = super::api::state(&lookup, stores.clone(), http, ceilings, vault(&lookup)?, token.is_some())?;
     parts.spawn(entropy_api::serve(listener, state, stop.clone()));
     let settings = Settings {
         stores: stores.clone(),
@@ -140,7 +145,7 @@ async fn serve(
     });
 
     let welcome = tokio::select! {
-        seeded = async { if demo { seed(api).await.map(Some) } else { Ok(None) } } => Some(seeded),
+        seeded = welcome_demo(demo, api, phone.zip(callback_secret.as_deref())) => Some(seeded),
         () = stop.cancelled() => None,
     };
     match welcome {
@@ -199,7 +204,27 @@ fn demo_secret(home: &Path) -> anyhow::Result<String> {
 /// The demo organisation, as a newcomer meets it.
 struct Demo {
     token: Secret,
-    account_id: String,
+    /// The account as the API shows it.
+    account: Value,
+}
+
+/// Makes the demo organisation, if there is to be one, and connects the sandbox to it.
+async fn welcome_demo(
+    demo: bool,
+    api: SocketAddr,
+    phone: Option<(SocketAddr, &str)>,
+) -> anyhow::Result<Option<Demo>> {
+    if !demo {
+        return Ok(None);
+    }
+    let demo = seed(api).await?;
+    if let Some((phone, secret)) = phone {
+        demo_conversations::connect(phone, &demo.account, &format!("http://{api}/callbacks/gewe/{secret}"))
+            .await?;
+        let key = environment("FASTGPT_API_KEY");
+        demo_conversations::answer(api, demo.token.expose(), &demo.account, key.as_deref()).await?;
+    }
+    Ok(Some(demo))
 }
 
 /// Waits for the API and makes the demo organisation through it, as anybody else would.
@@ -216,8 +241,8 @@ async fn seed(api: SocketAddr) -> anyhow::Result<Demo> {
         bail!("the demo login did not work: {} {}", login.0, login.1["detail"]);
     };
     let accounts = call(client.get(format!("{base}/wechat-accounts")).bearer_auth(&token)).await?;
-    if let Some(id) = accounts.1["items"][0]["id"].as_str() {
-        return Ok(Demo { token: Secret::new(token), account_id: id.to_owned() });
+    if accounts.1["items"][0]["id"].is_string() {
+        return Ok(Demo { token: Secret::new(token), account: accounts.1["items"][0].clone() });
     }
     let account = json!({
         "wxid": format!("wxid_demo{}", &uuid::Uuid::new_v4().simple().to_string()[..12]),
@@ -226,13 +251,13 @@ async fn seed(api: SocketAddr) -> anyhow::Result<Demo> {
     });
     let created =
         call(client.post(format!("{base}/wechat-accounts")).bearer_auth(&token).json(&account)).await?;
-    match created.1["id"].as_str() {
-        Some(id) => Ok(Demo { token: Secret::new(token), account_id: id.to_owned() }),
-        None => bail!("the demo account could not be made: {} {}", created.0, created.1["detail"]),
+    match created.1["id"].is_string() {
+        true => Ok(Demo { token: Secret::new(token), account: created.1 }),
+        false => bail!("the demo account could not be made: {} {}", created.0, created.1["detail"]),
     }
 }
 
-async fn call(request: reqwest::RequestBuilder) -> anyhow::Result<(u16, Value)> {
+pub(super) async fn call(request: reqwest::RequestBuilder) -> anyhow::Result<(u16, Value)> {
     let answer = request.timeout(Duration::from_secs(15)).send().await.context("calling the API")?;
     let status = answer.status().as_u16();
     Ok((status, answer.json().await.unwrap_or(Value::Null)))
@@ -248,7 +273,7 @@ async fn nobody_can_log_in(stores: &Stores) -> anyhow::Result<bool> {
 
 fn print_welcome(api: SocketAddr, phone: Option<SocketAddr>, demo: Option<&Demo>, took: Duration) {
     let phone_page = match phone {
-        Some(address) => format!("http://{address}/   (what the customers' phones received)"),
+        Some(address) => format!("http://{address}/   (you are the customer: write, and the AI answers)"),
         None => "none: messages go to GEWE_API_ENDPOINT".into(),
     };
     let login = match demo {
@@ -265,8 +290,8 @@ Entropy is ready ({:.1} s).
   Phone    {phone_page}",
         took.as_secs_f64()
     );
-    if let Some(Demo { token, account_id }) = demo {
-        let token = token.expose();
+    if let Some(Demo { token, account }) = demo {
+        let (token, account_id) = (token.expose(), account["id"].as_str().unwrap_or_default());
         println!(
             "
 Send the first message:

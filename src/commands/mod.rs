@@ -3,6 +3,7 @@
 pub(crate) mod admin;
 pub(crate) mod api;
 pub(crate) mod bench;
+mod demo_conversations;
 pub(crate) mod dev;
 pub(crate) mod migrate;
 pub(crate) mod sandbox;

@@ -27,7 +27,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         tokio::net::TcpListener::bind(bind).await.with_context(|| format!("cannot listen on {bind}"))?;
     let address = listener.local_addr()?;
     println!("GeWe stand-in:  GEWE_API_ENDPOINT=http://{address}/gewe/v2/api  GEWE_TOKEN_ID=sandbox-token");
-    println!("FastGPT stand-in: FASTGPT_API_ENDPOINT=http://{address}/fastgpt/api");
+    println!(
+        "FastGPT stand-in: FASTGPT_API_ENDPOINT=http://{address}/fastgpt/api  FASTGPT_API_KEY=fastgpt-demo"
+    );
     println!("The phone:      http://{address}/");
     let stop = shutdown::on_signal()?;
     let config = entropy_sandbox::Config { tokens: args.tokens };

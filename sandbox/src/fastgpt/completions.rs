@@ -25,6 +25,7 @@ use super::scripts::{Fail, Script, friendly};
 use super::wire::{self, Said, Step};
 use super::{Profile, Settings};
 use crate::Sandbox;
+use crate::connection::Cutter;
 
 /// The largest body that FastGPT takes.
 const BODY_LIMIT: usize = 20 * 1024 * 1024;
@@ -193,7 +194,11 @@ async fn begin(sandbox: &Sandbox, request: &Request, call: Call) -> Response {
     let round = Round { seq, save_after: Duration::from_millis(says.save_after_ms), call, said };
     let answered_at_once =
         matches!(round.said.fail, Some(Fail::GatewayTimeout | Fail::ResetAfterRun | Fail::NotJson));
-    if stream && !answered_at_once { streamed(sandbox, round) } else { whole(sandbox, request, round).await }
+    if stream && !answered_at_once {
+        streamed(sandbox, request, round)
+    } else {
+        whole(sandbox, request, round).await
+    }
 }
 
 /// Works out what a run says and what its nodes report.
@@ -365,10 +370,11 @@ async fn whole(sandbox: &Sandbox, request: &Request, round: Round) -> Response {
 }
 
 /// Answers piece by piece.
-fn streamed(sandbox: &Sandbox, round: Round) -> Response {
+fn streamed(sandbox: &Sandbox, request: &Request, round: Round) -> Response {
     let (sender, receiver) = mpsc::channel(16);
     let task = sandbox.clone();
-    sandbox.spawn(async move { play(&task, round, sender).await });
+    let cutter = sandbox.connections().cutter(request);
+    sandbox.spawn(async move { play(&task, round, sender, &cutter).await });
     let body = stream::unfold(receiver, |mut receiver| async move {
         let piece = receiver.recv().await?;
         Some((piece, receiver))
@@ -383,7 +389,7 @@ fn streamed(sandbox: &Sandbox, round: Round) -> Response {
 type Pieces = mpsc::Sender<Result<Vec<u8>, Error>>;
 
 /// Goes through the steps of a stream; a client that leaves changes nothing for the run.
-async fn play(sandbox: &Sandbox, round: Round, sender: Pieces) {
+async fn play(sandbox: &Sandbox, round: Round, sender: Pieces, cutter: &Cutter) {
     let began = Instant::now();
     let mut sender = Some(sender);
     let mut outcome = Outcome::Lost;
@@ -404,6 +410,7 @@ async fn play(sandbox: &Sandbox, round: Round, sender: Pieces) {
             Step::Save => round.save(sandbox, began),
             Step::Cut => {
                 sleep(CUT_PAUSE).await;
+                cutter.cut();
                 let cut = Error::new(ErrorKind::UnexpectedEof, "cut as planned");
                 send(&mut sender, &mut client_gone, Err(cut)).await;
                 round.finish(sandbox, Outcome::Lost, Some(StatusCode::OK), client_gone);

@@ -163,7 +163,7 @@ async fn what_breaks_off_is_found_in_the_records_afterwards() {
         script(&sandbox, json!({"fail": fail, "answer": "一二三四五六七八九十", "chunk_chars": 2})).await;
         let body = json!({"stream": true, "responseChatItemId": id});
         let (events, whole) = events(ask(&sandbox, body).send().await.unwrap()).await;
-        assert!(!whole);
+        assert!(!whole, "{fail}: {events:?}");
         assert!(!events.iter().any(|(name, _)| name == "flowResponses"));
         wait_until_saved(&sandbox, &id).await;
     }
