@@ -20,6 +20,7 @@ pub mod migrations;
 mod pool;
 pub mod queues;
 pub mod record;
+pub mod reports;
 pub mod retention;
 pub mod schedule_ticks;
 pub mod sends;

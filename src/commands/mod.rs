@@ -3,6 +3,7 @@
 pub(crate) mod admin;
 pub(crate) mod api;
 pub(crate) mod bench;
+pub(crate) mod costs;
 pub(crate) mod dev;
 pub(crate) mod migrate;
 pub(crate) mod sandbox;

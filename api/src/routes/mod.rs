@@ -5,6 +5,7 @@ mod accounts;
 mod audit;
 mod auth;
 mod batch;
+mod budgets;
 mod bulk;
 mod control;
 mod costs;
@@ -17,6 +18,7 @@ mod prices;
 #[cfg(test)]
 mod properties;
 mod queues;
+mod reports;
 mod sends;
 mod span;
 mod users;
@@ -61,7 +63,7 @@ type Api = (
     queues::Queues,
     lanes::Lanes,
     workers::Workers,
-    (costs::Costs, prices::Prices),
+    (costs::Costs, prices::Prices, budgets::Budgets, reports::Reports),
     audit::AuditLog,
 );
 
@@ -87,7 +89,7 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
         queues::Queues,
         lanes::Lanes,
         workers::Workers,
-        (costs::Costs, prices::Prices),
+        (costs::Costs, prices::Prices, budgets::Budgets, reports::Reports),
         audit::AuditLog,
     );
     OpenApiService::new(Operations(api), "Entropy", "1").description(DESCRIPTION).server("/api/v1")
