@@ -35,6 +35,9 @@ enum Command {
     /// Things an operator does by hand.
     #[command(subcommand)]
     Admin(commands::admin::Command),
+    /// Compare costs with what the provider says.
+    #[command(subcommand)]
+    Costs(commands::costs::Command),
     /// Measure the whole path on private servers: bulk enqueue, drain, idle pickup.
     Bench(commands::bench::Args),
     /// Print the OpenAPI document.
@@ -56,6 +59,7 @@ fn main() -> std::process::ExitCode {
                 Command::Sandbox(args) => commands::sandbox::run(args).await,
                 Command::Dev => commands::dev::run().await,
                 Command::Admin(command) => commands::admin::run(command).await,
+                Command::Costs(command) => commands::costs::run(command).await,
                 Command::Bench(args) => commands::bench::run(args).await,
                 Command::Openapi => commands::api::print_openapi(),
             }

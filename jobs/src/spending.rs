@@ -15,7 +15,7 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use diesel_async::AsyncConnection;
 use entropy_schema::alerts::{self, NewAlert, Severity};
-use entropy_schema::budgets::{self, Move, Opened, Periods, Standing, Whose};
+use entropy_schema::budgets::{self, Budget, Move, Opened, Periods, Standing, Whose};
 use entropy_schema::costs::{self, Entry, Price};
 use entropy_schema::{Conn, Error, Result};
 use serde_json::json;
@@ -323,7 +323,7 @@ async fn enter(
 }
 
 /// Returns what a cost of a moment moves in a budget.
-pub fn move_of(budget: &budgets::Budget, spent: &BigDecimal, then: Periods, now: Periods) -> Move {
+pub fn move_of(budget: &Budget, spent: &BigDecimal, then: Periods, now: Periods) -> Move {
     let starts_on = then.of(&budget.period);
     Move {
         budget_id: budget.id,
@@ -354,8 +354,40 @@ pub async fn settle(conn: &mut Conn, moves: &[Move]) -> Result<()> {
     Ok(())
 }
 
+/// Sets a budget, and returns what was there before and how it stands now.
+///
+/// A new one begins its present period with what the ledger says was spent in it: nobody books meanwhile. A limit that lies
+/// below what was spent is in force at once.
+pub async fn set_budget(conn: &mut Conn, budget: &Budget) -> Result<(Option<Budget>, Standing)> {
+    conn.transaction(async |conn| {
+        let organization = budget.organization_id;
+        let opened = budgets::alone(conn, organization).await?;
+        let zone = calendar::zone(opened.timezone.as_deref());
+        let periods = calendar::periods(opened.now, zone);
+        let before =
+            budgets::find(conn, organization, &budget.scope, budget.scope_id, &budget.period).await?;
+        let (kept, new) = budgets::put(conn, budget).await?;
+        if new {
+            let starts_on = periods.of(&kept.period);
+            let (from, to) =
+                (calendar::begins(starts_on, zone), calendar::ends(&kept.period, starts_on, zone));
+            let only = |scope: &str| (kept.scope == scope).then_some(kept.scope_id);
+            let spent = costs::spent(conn, organization, only("account"), only("user"), from, to).await?;
+            let first =
+                Move { budget_id: kept.id, starts_on, spent, reserved: BigDecimal::zero(), creates: true };
+            budgets::apply(conn, &[first]).await?;
+        }
+        let standing =
+            budgets::standings(conn, organization, periods, Some(kept.id)).await?.into_iter().next();
+        let standing = standing.ok_or(Error::Query(diesel::result::Error::NotFound))?;
+        alert_reached(conn, &standing).await?;
+        Ok((before, standing))
+    })
+    .await
+}
+
 /// Raises the alerts of all thresholds that a budget has reached, for a budget that was changed.
-pub async fn alert_reached(conn: &mut Conn, standing: &Standing) -> Result<()> {
+async fn alert_reached(conn: &mut Conn, standing: &Standing) -> Result<()> {
     for (threshold, severity) in THRESHOLDS {
         if reached(standing, &standing.spent_yuan, threshold) {
             alert(conn, standing, threshold, severity).await?;

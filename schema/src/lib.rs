@@ -30,6 +30,7 @@ pub mod presence;
 pub mod queues;
 pub mod record;
 pub mod replies;
+pub mod reports;
 pub mod retention;
 pub mod schedule_ticks;
 pub mod search;

@@ -48,6 +48,17 @@ pub async fn create_organization(conn: &mut Conn, id: Uuid, name: &str) -> Resul
     Ok(())
 }
 
+/// Returns the organisations of this name or id.
+pub async fn organizations_named(conn: &mut Conn, name: &str, id: Option<Uuid>) -> Result<Vec<Uuid>> {
+    let named = organizations::name.eq(name).or(organizations::id.nullable().eq(id));
+    Ok(organizations::table
+        .filter(named.assume_not_null())
+        .select(organizations::id)
+        .limit(100)
+        .load(conn)
+        .await?)
+}
+
 /// Adds a person. A taken username violates [`USERNAME_KEY`].
 pub async fn insert(conn: &mut Conn, user: &User) -> Result<()> {
     diesel::insert_into(users::table).values(user).execute(conn).await?;

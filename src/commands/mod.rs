@@ -3,6 +3,7 @@
 pub(crate) mod admin;
 pub(crate) mod api;
 pub(crate) mod bench;
+pub(crate) mod costs;
 mod demo_conversations;
 pub(crate) mod dev;
 pub(crate) mod migrate;

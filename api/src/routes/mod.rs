@@ -3,13 +3,14 @@
 mod account_ai;
 mod account_limits;
 mod accounts;
-mod ai_workflows;
-mod alerts;
 mod ai_replies;
 mod ai_runs;
+mod ai_workflows;
+mod alerts;
 mod audit;
 mod auth;
 mod batch;
+mod budgets;
 mod bulk;
 mod callback_events;
 mod contacts;
@@ -26,6 +27,7 @@ mod prices;
 #[cfg(test)]
 mod properties;
 mod queues;
+mod reports;
 mod search;
 mod sends;
 mod sensitive_words;
@@ -99,7 +101,7 @@ type Api = (
     lanes::Lanes,
     workers::Workers,
     (callback_events::CallbackEvents, search::MessageSearch),
-    (costs::Costs, prices::Prices),
+    (costs::Costs, prices::Prices, budgets::Budgets, reports::Reports),
     audit::AuditLog,
     Answering,
 );
@@ -127,7 +129,7 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
         lanes::Lanes,
         workers::Workers,
         (callback_events::CallbackEvents, search::MessageSearch),
-        (costs::Costs, prices::Prices),
+        (costs::Costs, prices::Prices, budgets::Budgets, reports::Reports),
         audit::AuditLog,
         ANSWERING,
     );

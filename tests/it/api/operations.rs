@@ -162,7 +162,7 @@ async fn the_audit_log_holds_who_changed_what() {
             .await
             .expect(200);
     }
-    let price = json!({"model": "m", "input_price_per_1k": "1", "output_price_per_1k": "1", "valid_from": "2026-01-01T00:00:00Z"});
+    let price = json!({"model": "m", "input_per_1k": "1", "output_per_1k": "1", "effective_from": "2026-01-01T00:00:00Z"});
     admin.post("/model-prices", price).await.expect(201);
     admin.put(&format!("/users/{}", agent.user), json!({"role": "viewer"})).await.expect(200);
     assert_eq!(admin.delete(&path).await.status, 204);

@@ -14,7 +14,7 @@ fn operations() -> Vec<(Method, &'static str, Value, &'static str)> {
     let message = send(Uuid::nil(), "wxid_a", "a", "reply");
     let tally = json!({"request_id": "r", "account_id": Uuid::nil(), "model": "m", "input_tokens": 1, "output_tokens": 1});
     let none = json!({"filter": {"kind": "nothing"}, "preview": true});
-    let price = json!({"model": "", "input_price_per_1k": "1", "output_price_per_1k": "1", "valid_from": "2026-01-01T00:00:00Z"});
+    let price = json!({"model": "", "input_per_1k": "1", "output_per_1k": "1", "effective_from": "2026-01-01T00:00:00Z"});
     let workflow = json!({"alias": "", "api_key": "fastgpt-a"});
     let get = |path, role| (Method::GET, path, Value::Null, role);
     let post = |path, body: &Value, role| (Method::POST, path, body.clone(), role);
@@ -37,6 +37,16 @@ fn operations() -> Vec<(Method, &'static str, Value, &'static str)> {
         get("/workers", "viewer"),
         get("/model-prices", "viewer"),
         get("/cost-ledgers", "viewer"),
+        get("/costs", "viewer"),
+        get("/budgets", "viewer"),
+        get("/reports/conversations", "viewer"),
+        (
+            Method::PUT,
+            "/budgets",
+            json!({"scope": "organization", "period": "day", "limit_yuan": "-1"}),
+            "manager",
+        ),
+        (Method::DELETE, "/budgets/{id}", Value::Null, "manager"),
         get("/ai-workflows", "viewer"),
         get("/ai-workflows/{id}", "viewer"),
         get("/wechat-accounts/{id}/ai", "viewer"),
@@ -88,7 +98,13 @@ fn operations() -> Vec<(Method, &'static str, Value, &'static str)> {
         post("/alerts/{id}/acknowledge", &nothing, "agent"),
         post("/alerts/acknowledge-all", &nothing, "agent"),
         post("/model-prices", &price, "admin"),
-        post("/model-prices/{id}/end", &json!({"valid_to": "2026-01-01T00:00:00Z"}), "admin"),
+        post("/model-prices/preview", &price, "admin"),
+        post(
+            "/cost-ledgers/reprice",
+            &json!({"model": "m", "from": "2026-01-02T00:00:00Z", "to": "2026-01-01T00:00:00Z"}),
+            "admin",
+        ),
+        post("/model-prices/{id}/end", &json!({"effective_to": "2026-01-01T00:00:00Z"}), "admin"),
         post("/users", &json!({"username": "a", "password": "a", "role": "admin"}), "admin"),
         (Method::PUT, "/users/{id}", json!({}), "admin"),
     ]

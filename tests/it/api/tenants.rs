@@ -61,7 +61,9 @@ async fn what_belongs_to_another_organisation_is_not_there() {
         let another = owner.text(&account, "wxid_customer", "你好", "interactive").await;
         owner.post(&format!("/jobs/{another}/cancel"), Value::Null).await.expect(200);
     }
-    for path in ["/wechat-accounts", "/jobs", "/sends", "/lanes", "/cost-ledgers", "/model-prices"] {
+    for path in
+        ["/wechat-accounts", "/jobs", "/sends", "/lanes", "/cost-ledgers", "/model-prices", "/budgets"]
+    {
         assert_eq!(stranger.get(path).await.expect(200)["items"], json!([]), "{path}");
         for query in [
             format!("/jobs?account_id={account_id}"),

@@ -13,7 +13,7 @@ use entropy_jobs::services::Services;
 use entropy_jobs::step;
 use entropy_schema::record::finish::{self, Becomes, Finish};
 use entropy_schema::record::rescue::{self, Expired};
-use entropy_schema::{Conn, PooledConn, lanes, presence};
+use entropy_schema::{Conn, PooledConn, budgets, lanes, presence};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -86,6 +86,9 @@ impl Rescuer {
                 tracing::warn!(error = format!("{error:#}"), "rescue failed");
                 failed = Some(Instant::now());
             }
+            if let Err(error) = self.expire_reservations().await {
+                tracing::warn!(%error, "expired reservations not given back yet");
+            }
             if swept.elapsed() > SWEEP_EVERY {
                 swept = Instant::now();
                 if let Err(error) = self.sweep().await {
@@ -96,6 +99,19 @@ impl Rescuer {
                 }
             }
         }
+    }
+
+    /// Gives back what runs had reserved in budgets whose process died.
+    async fn expire_reservations(&self) -> entropy_schema::Result<()> {
+        let mut conn = self.services.db.conn().await?;
+        let expired = budgets::expire(&mut conn, BATCH).await?;
+        if expired > 0 {
+            tracing::info!(
+                reservations = expired,
+                "reservations of runs that nobody settled were given back"
+            );
+        }
+        Ok(())
     }
 
     async fn sweep(&self) -> entropy_schema::Result<()> {
