@@ -29,7 +29,7 @@ pub(crate) struct Problem {
     /// What happened and what to do about it, for people.
     pub detail: String,
     /// The fields to change, if it is about fields.
-    #[oai(skip_serializing_if_is_empty)]
+    #[oai(default, skip_serializing_if_is_empty)]
     pub errors: Vec<FieldProblem>,
     /// Ties the answer to our logs.
     pub trace_id: String,

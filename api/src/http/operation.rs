@@ -11,7 +11,8 @@ use poem::{Endpoint, EndpointExt, Request, Response, Result};
 use poem_openapi::OpenApi;
 use poem_openapi::payload::Payload;
 use poem_openapi::registry::{
-    MetaApi, MetaMediaType, MetaOperation, MetaParamIn, MetaResponse, MetaResponses, Registry,
+    MetaApi, MetaMediaType, MetaOperation, MetaParamIn, MetaResponse, MetaResponses, MetaSchema,
+    MetaSchemaRef, Registry,
 };
 use poem_openapi::types::Type;
 
@@ -38,6 +39,9 @@ impl<T: OpenApi> OpenApi for Operations<T> {
     fn register(registry: &mut Registry) {
         T::register(registry);
         Problem::register(registry);
+        for schema in registry.schemas.values_mut() {
+            document_nulls(schema);
+        }
     }
 
     fn add_routes(self, table: &mut HashMap<String, HashMap<Method, BoxEndpoint<'static>>>) {
@@ -166,6 +170,29 @@ impl Operation {
             }
         }
         if problems.is_empty() { Ok(()) } else { Err(ApiError::malformed(problems)) }
+    }
+}
+
+/// Says of each field that need not be there that it may be null as well. The library leaves that out, although it writes a
+/// value that is none as null, and reads null as none.
+fn document_nulls(schema: &mut MetaSchema) {
+    for (name, property) in &mut schema.properties {
+        if schema.required.contains(name) {
+            continue;
+        }
+        match property {
+            MetaSchemaRef::Inline(inline) => inline.nullable = true,
+            MetaSchemaRef::Reference(_) => {
+                let all_of = vec![property.clone()];
+                *property =
+                    MetaSchemaRef::Inline(Box::new(MetaSchema { nullable: true, all_of, ..MetaSchema::ANY }));
+            }
+        }
+    }
+    for part in schema.all_of.iter_mut().chain(&mut schema.one_of).chain(&mut schema.any_of) {
+        if let MetaSchemaRef::Inline(part) = part {
+            document_nulls(part);
+        }
     }
 }
 

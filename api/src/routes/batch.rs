@@ -86,7 +86,7 @@ struct BatchError {
     /// What happened and what to do about it.
     message: String,
     /// The fields to change, from the item's top on.
-    #[oai(skip_serializing_if_is_empty)]
+    #[oai(default, skip_serializing_if_is_empty)]
     errors: Vec<FieldProblem>,
 }
 
