@@ -117,12 +117,15 @@ async fn answered_within(conn: &mut Conn, ctx: &Context, run: &Run, answer: &Ans
     if !ai_runs::end(conn, run.id, &end).await? {
         return Ok(Ended::Over(Err(JobError::Lost)));
     }
-    if failed {
+    let opened = if failed {
         let error = failure(ErrorClass::Failed, "node_failed");
-        breaker::failed(conn, run.organization_id, run.account_id, &run.key_hash, &error).await?;
+        breaker::failed(conn, run.organization_id, run.account_id, &run.key_hash, &error).await?
     } else {
         breaker::succeeded(conn, run.account_id, &run.key_hash).await?;
-    }
+        None
+    };
+    // The rows of budgets are shared by all conversations: after the breakers, before the alerts.
+    spending::book_run(conn, &spent(run), &usage::lines(&answer.nodes)).await?;
     let ended = match (verdict, standing, settings, facts) {
         (Verdict::Say { text, masked }, Some(standing), Some(_), Some(facts)) => {
             let Delivered { ids, cut } = {
@@ -144,8 +147,9 @@ async fn answered_within(conn: &mut Conn, ctx: &Context, run: &Run, answer: &Ans
         (Verdict::Superseded, ..) => Ended::Over(Err(newer_message())),
         _ => Ended::Over(Err(taken_over())),
     };
-    // Budgets after the chat's rows, and alerts after budgets.
-    spending::book_run(conn, &spent(run), &usage::lines(&answer.nodes)).await?;
+    if let Some(opened) = opened {
+        opened.tell(conn).await?;
+    }
     if let Some(outcome) = end.outcome.or(failed.then_some("failed")) {
         ctx.services.metrics.ai_runs.with_label_values(&[outcome]).inc();
     }
@@ -299,7 +303,11 @@ pub(crate) async fn failed(ctx: &Context, run: &Run, error: &AiError) -> Result<
         ai_runs::note(&mut conn, run.id, error.class.as_str(), error.code, &error.message).await?;
         let organization = run.organization_id;
         conn.transaction(async |conn| {
-            breaker::failed(conn, organization, run.account_id, &run.key_hash, error).await
+            let opened = breaker::failed(conn, organization, run.account_id, &run.key_hash, error).await?;
+            match opened {
+                Some(opened) => opened.tell(conn).await,
+                None => Ok(()),
+            }
         })
         .await?;
         return Ok(Ended::Again);
@@ -321,8 +329,14 @@ async fn failed_within(conn: &mut Conn, ctx: &Context, run: &Run, error: &AiErro
     if !ai_runs::end(conn, run.id, &end).await? {
         return Ok(Ended::Over(Err(JobError::Lost)));
     }
-    breaker::failed(conn, run.organization_id, run.account_id, &run.key_hash, error).await?;
+    let opened = breaker::failed(conn, run.organization_id, run.account_id, &run.key_hash, error).await?;
     ctx.services.metrics.ai_runs.with_label_values(&["failed"]).inc();
+    if error.class == ErrorClass::Failed {
+        // It ran, and nobody says what that cost.
+        estimate(conn, run).await?;
+    } else {
+        spending::release(conn, run.organization_id, run.id).await?;
+    }
     let ended = match &standing {
         Some(standing) if standing.unwanted(run).is_none() => match error.class {
             ErrorClass::Refused | ErrorClass::Quota => {
@@ -343,11 +357,8 @@ async fn failed_within(conn: &mut Conn, ctx: &Context, run: &Run, error: &AiErro
         },
         None => Ended::Over(Err(taken_over())),
     };
-    if error.class == ErrorClass::Failed {
-        // It ran, and nobody says what that cost.
-        estimate(conn, run).await?;
-    } else {
-        spending::release(conn, run.organization_id, run.id).await?;
+    if let Some(opened) = opened {
+        opened.tell(conn).await?;
     }
     Ok(ended)
 }
@@ -363,11 +374,11 @@ pub(crate) async fn lost(ctx: &Context, run: &Run) -> Result<Ended, JobError> {
                 return Ok(Ended::Over(Err(JobError::Lost)));
             }
             ctx.services.metrics.ai_runs.with_label_values(&["unknown"]).inc();
+            estimate(conn, run).await?;
             let ended = match &standing {
                 Some(standing) if standing.unwanted(run).is_none() => again_or_hand_off(conn, run).await?,
                 _ => Ended::Over(Err(taken_over())),
             };
-            estimate(conn, run).await?;
             Ok::<_, Error>(ended)
         })
         .await?;
