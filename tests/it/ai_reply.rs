@@ -286,7 +286,6 @@ async fn an_answer_that_is_to_be_reviewed_waits_for_a_person_and_then_goes_out_o
             turn_id: turn,
             run: draft.run,
             epoch: draft.epoch,
-            answered_at: chat.now,
             text: &draft.texts().join("\n"),
             disclosed: false,
             now: chat.now,

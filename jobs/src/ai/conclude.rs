@@ -16,7 +16,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::breaker;
-use super::deliver::{Delivery, deliver};
+use super::deliver::{Delivery, deliver_at_once};
 use super::port::{AiError, Answer, ErrorClass};
 use super::prepare::{MAX_MISSES, hand_off, missed, newer_message, snooze, taken_over};
 use super::text;
@@ -230,7 +230,7 @@ async fn say(
 ) -> Result<Delivered, Error> {
     let Standing { chat, turn } = standing;
     let mention = (chat.kind == "group").then_some((turn.sender_wxid.as_str(), facts.name.as_str()));
-    let delivered = deliver(
+    let delivered = deliver_at_once(
         conn,
         &Delivery {
             organization_id: run.organization_id,
@@ -241,13 +241,13 @@ async fn say(
             turn_id: turn.id,
             run: turn.run,
             epoch: turn.epoch,
-            answered_at,
             text,
             disclosed: facts.disclosed,
             now: chat.now,
             trace_id: &ctx.trace_id,
             created_by: ctx.created_by,
         },
+        Some(answered_at),
     )
     .await?;
     Ok(Delivered { ids: delivered.job_ids, cut: delivered.cut })
