@@ -203,7 +203,7 @@ async fn a_refused_key_is_left_alone_and_people_are_told() {
     let turn = scene.write("在吗").await;
     scene.next(Err(error(ErrorClass::Refused)));
     assert_eq!(outcome(&scene.attempt(turn).await), "handed_off");
-    assert_eq!(scene.alerts().await, ["ai_key_refused", "handed_off:ai_refused"]);
+    assert_eq!(scene.alerts().await, ["handed_off:ai_refused", "ai_key_refused"]);
     scene.book.run("UPDATE conversations SET mode = 'ai', mode_until = NULL").await;
     let turn = scene.write("还在吗").await;
     assert_eq!(
@@ -286,7 +286,6 @@ async fn an_answer_that_is_to_be_reviewed_waits_for_a_person_and_then_goes_out_o
             turn_id: turn,
             run: draft.run,
             epoch: draft.epoch,
-            answered_at: None,
             text: &draft.texts().join("\n"),
             disclosed: false,
             now: chat.now,

@@ -46,7 +46,18 @@ pub async fn succeeded(conn: &mut Conn, account: Uuid, key_hash: &str) -> entrop
     breakers::succeeded(conn, &[&account, &key]).await
 }
 
-/// Notes that a call failed, and raises an alert when that opens a breaker.
+/// A breaker that has just opened, of which people are to be told.
+#[derive(Debug)]
+#[must_use = "people are to be told"]
+pub struct Opened {
+    organization: Uuid,
+    account: Uuid,
+    subject: String,
+    error: AiError,
+}
+
+/// Notes that a call failed. Some: that opened a breaker; call [`Opened::tell`] as the last thing in the transaction, since
+/// alerts come after budgets in the order of locks, and breakers before them.
 ///
 /// What the host or the key is to blame for counts against the key, what the workflow did against the account.
 pub async fn failed(
@@ -55,55 +66,60 @@ pub async fn failed(
     account: Uuid,
     key_hash: &str,
     error: &AiError,
-) -> entropy_schema::Result<()> {
-    let (key, own) = (of_key(key_hash), of_account(account));
-    let (subject, opened) = match error.class {
-        ErrorClass::Throttled => return Ok(()),
+) -> entropy_schema::Result<Option<Opened>> {
+    let subject = match error.class {
+        ErrorClass::Throttled => return Ok(None),
+        ErrorClass::Failed => of_account(account),
+        _ => of_key(key_hash),
+    };
+    let opened = match error.class {
         ErrorClass::Refused | ErrorClass::Quota => {
-            breakers::open(conn, organization, &key, error.code, REFUSED_MS).await?;
-            (&key, true)
+            breakers::open(conn, organization, &subject, error.code, REFUSED_MS).await?;
+            true
         }
-        ErrorClass::NotRun | ErrorClass::Ambiguous => {
-            (&key, breakers::failed(conn, organization, &key, error.code, POLICY).await?)
-        }
-        ErrorClass::Failed => (&own, breakers::failed(conn, organization, &own, error.code, POLICY).await?),
+        _ => breakers::failed(conn, organization, &subject, error.code, POLICY).await?,
     };
-    if !opened {
-        return Ok(());
+    Ok(opened.then(|| Opened { organization, account, subject, error: error.clone() }))
+}
+
+impl Opened {
+    /// Raises the alert.
+    pub async fn tell(self, conn: &mut Conn) -> entropy_schema::Result<()> {
+        let Opened { organization, account, subject, error } = self;
+        let (kind, severity, text) = match error.class {
+            ErrorClass::Refused => (
+                "ai_key_refused",
+                Severity::Critical,
+                "FastGPT refuses the key or the app of a workflow; its conversations go to people until that is mended",
+            ),
+            ErrorClass::Quota => (
+                "ai_quota_used_up",
+                Severity::Critical,
+                "the FastGPT team has no points left; conversations go to people until there are some",
+            ),
+            _ => (
+                "ai_breaker_open",
+                Severity::Warning,
+                "runs of the model failed several times in a row; it is left alone for a while",
+            ),
+        };
+        // One alert an hour and matter: a key that stays refused says so again.
+        let hour = entropy_schema::clock::now(conn).await?.format("%Y-%m-%dT%H");
+        let dedupe_key = format!("{kind}:{subject}:{hour}");
+        alerts::raise(
+            conn,
+            &NewAlert {
+                organization_id: organization,
+                kind,
+                severity,
+                dedupe_key: &dedupe_key,
+                text,
+                account_id: Some(account),
+                conversation_id: None,
+                details: Some(serde_json::json!({"code": error.code, "message": error.message})),
+            },
+        )
+        .await?;
+        Ok(())
     }
-    let (kind, severity, text) = match error.class {
-        ErrorClass::Refused => (
-            "ai_key_refused",
-            Severity::Critical,
-            "FastGPT refuses the key or the app of a workflow; its conversations go to people until that is mended",
-        ),
-        ErrorClass::Quota => (
-            "ai_quota_used_up",
-            Severity::Critical,
-            "the FastGPT team has no points left; conversations go to people until there are some",
-        ),
-        _ => (
-            "ai_breaker_open",
-            Severity::Warning,
-            "runs of the model failed several times in a row; it is left alone for a while",
-        ),
-    };
-    // One alert an hour and matter: a key that stays refused says so again.
-    let hour = entropy_schema::clock::now(conn).await?.format("%Y-%m-%dT%H");
-    let dedupe_key = format!("{kind}:{subject}:{hour}");
-    alerts::raise(
-        conn,
-        &NewAlert {
-            organization_id: organization,
-            kind,
-            severity,
-            dedupe_key: &dedupe_key,
-            text,
-            account_id: Some(account),
-            conversation_id: None,
-            details: Some(serde_json::json!({"code": error.code, "message": error.message})),
-        },
-    )
-    .await?;
-    Ok(())
 }

@@ -16,7 +16,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::breaker;
-use super::deliver::{Delivery, deliver};
+use super::deliver::{Delivery, deliver_at_once};
 use super::port::{AiError, Answer, ErrorClass};
 use super::prepare::{MAX_MISSES, hand_off, missed, newer_message, snooze, taken_over};
 use super::text;
@@ -117,12 +117,15 @@ async fn answered_within(conn: &mut Conn, ctx: &Context, run: &Run, answer: &Ans
     if !ai_runs::end(conn, run.id, &end).await? {
         return Ok(Ended::Over(Err(JobError::Lost)));
     }
-    if failed {
+    let opened = if failed {
         let error = failure(ErrorClass::Failed, "node_failed");
-        breaker::failed(conn, run.organization_id, run.account_id, &run.key_hash, &error).await?;
+        breaker::failed(conn, run.organization_id, run.account_id, &run.key_hash, &error).await?
     } else {
         breaker::succeeded(conn, run.account_id, &run.key_hash).await?;
-    }
+        None
+    };
+    // The rows of budgets are shared by all conversations: after the breakers, before the alerts.
+    spending::book_run(conn, &spent(run), &usage::lines(&answer.nodes)).await?;
     let ended = match (verdict, standing, settings, facts) {
         (Verdict::Say { text, masked }, Some(standing), Some(_), Some(facts)) => {
             let Delivered { ids, cut } = {
@@ -144,8 +147,9 @@ async fn answered_within(conn: &mut Conn, ctx: &Context, run: &Run, answer: &Ans
         (Verdict::Superseded, ..) => Ended::Over(Err(newer_message())),
         _ => Ended::Over(Err(taken_over())),
     };
-    // Budgets after the chat's rows, and alerts after budgets.
-    spending::book_run(conn, &spent(run), &usage::lines(&answer.nodes)).await?;
+    if let Some(opened) = opened {
+        opened.tell(conn).await?;
+    }
     if let Some(outcome) = end.outcome.or(failed.then_some("failed")) {
         ctx.services.metrics.ai_runs.with_label_values(&[outcome]).inc();
     }
@@ -226,7 +230,7 @@ async fn say(
 ) -> Result<Delivered, Error> {
     let Standing { chat, turn } = standing;
     let mention = (chat.kind == "group").then_some((turn.sender_wxid.as_str(), facts.name.as_str()));
-    let delivered = deliver(
+    let delivered = deliver_at_once(
         conn,
         &Delivery {
             organization_id: run.organization_id,
@@ -237,13 +241,13 @@ async fn say(
             turn_id: turn.id,
             run: turn.run,
             epoch: turn.epoch,
-            answered_at: Some(answered_at),
             text,
             disclosed: facts.disclosed,
             now: chat.now,
             trace_id: &ctx.trace_id,
             created_by: ctx.created_by,
         },
+        Some(answered_at),
     )
     .await?;
     Ok(Delivered { ids: delivered.job_ids, cut: delivered.cut })
@@ -299,7 +303,11 @@ pub(crate) async fn failed(ctx: &Context, run: &Run, error: &AiError) -> Result<
         ai_runs::note(&mut conn, run.id, error.class.as_str(), error.code, &error.message).await?;
         let organization = run.organization_id;
         conn.transaction(async |conn| {
-            breaker::failed(conn, organization, run.account_id, &run.key_hash, error).await
+            let opened = breaker::failed(conn, organization, run.account_id, &run.key_hash, error).await?;
+            match opened {
+                Some(opened) => opened.tell(conn).await,
+                None => Ok(()),
+            }
         })
         .await?;
         return Ok(Ended::Again);
@@ -321,8 +329,14 @@ async fn failed_within(conn: &mut Conn, ctx: &Context, run: &Run, error: &AiErro
     if !ai_runs::end(conn, run.id, &end).await? {
         return Ok(Ended::Over(Err(JobError::Lost)));
     }
-    breaker::failed(conn, run.organization_id, run.account_id, &run.key_hash, error).await?;
+    let opened = breaker::failed(conn, run.organization_id, run.account_id, &run.key_hash, error).await?;
     ctx.services.metrics.ai_runs.with_label_values(&["failed"]).inc();
+    if error.class == ErrorClass::Failed {
+        // It ran, and nobody says what that cost.
+        estimate(conn, run).await?;
+    } else {
+        spending::release(conn, run.organization_id, run.id).await?;
+    }
     let ended = match &standing {
         Some(standing) if standing.unwanted(run).is_none() => match error.class {
             ErrorClass::Refused | ErrorClass::Quota => {
@@ -343,11 +357,8 @@ async fn failed_within(conn: &mut Conn, ctx: &Context, run: &Run, error: &AiErro
         },
         None => Ended::Over(Err(taken_over())),
     };
-    if error.class == ErrorClass::Failed {
-        // It ran, and nobody says what that cost.
-        estimate(conn, run).await?;
-    } else {
-        spending::release(conn, run.organization_id, run.id).await?;
+    if let Some(opened) = opened {
+        opened.tell(conn).await?;
     }
     Ok(ended)
 }
@@ -363,11 +374,11 @@ pub(crate) async fn lost(ctx: &Context, run: &Run) -> Result<Ended, JobError> {
                 return Ok(Ended::Over(Err(JobError::Lost)));
             }
             ctx.services.metrics.ai_runs.with_label_values(&["unknown"]).inc();
+            estimate(conn, run).await?;
             let ended = match &standing {
                 Some(standing) if standing.unwanted(run).is_none() => again_or_hand_off(conn, run).await?,
                 _ => Ended::Over(Err(taken_over())),
             };
-            estimate(conn, run).await?;
             Ok::<_, Error>(ended)
         })
         .await?;

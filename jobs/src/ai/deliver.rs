@@ -35,8 +35,6 @@ pub struct Delivery<'a> {
     pub run: i16,
     /// The epoch under which it was written.
     pub epoch: i64,
-    /// When the model's last byte had come, by this machine's clock; only measured with. None: a person sends it later.
-    pub answered_at: Option<DateTime<Utc>>,
     /// What is said, as plain text; split here.
     pub text: &'a str,
     /// The chat was told before that a machine answers.
@@ -63,6 +61,16 @@ pub struct Delivered {
 /// The caller holds the account's lane ([`replies::lock_lane`]), the chat and the turn, in this order, has made sure that
 /// the answer is still wanted, and wakes the relay after the commit. The gate looks once more before each message.
 pub async fn deliver(conn: &mut Conn, delivery: &Delivery<'_>) -> entropy_schema::Result<Delivered> {
+    deliver_at_once(conn, delivery, None).await
+}
+
+/// The same for an answer that no person has looked at: `answered_at` is when the model's last byte had come, by this
+/// machine's clock, and there to be measured from.
+pub(super) async fn deliver_at_once(
+    conn: &mut Conn,
+    delivery: &Delivery<'_>,
+    answered_at: Option<DateTime<Utc>>,
+) -> entropy_schema::Result<Delivered> {
     let disclosure = match delivery.disclosed {
         true => None,
         false => settings::account_ai(conn, delivery.organization_id, delivery.account_id)
@@ -75,7 +83,7 @@ pub async fn deliver(conn: &mut Conn, delivery: &Delivery<'_>) -> entropy_schema
         None => split(delivery.text),
     };
     let jobs: Vec<NewJob> =
-        parts.into_iter().enumerate().map(|(place, text)| send(delivery, place, text)).collect();
+        parts.into_iter().enumerate().map(|(place, text)| send(delivery, answered_at, place, text)).collect();
     enqueue(conn, &jobs).await?;
     if disclosure.is_some() {
         replies::disclose(conn, delivery.conversation_id).await?;
@@ -84,7 +92,7 @@ pub async fn deliver(conn: &mut Conn, delivery: &Delivery<'_>) -> entropy_schema
     Ok(Delivered { job_ids: jobs.iter().map(|job| job.id).collect(), cut })
 }
 
-fn send(delivery: &Delivery<'_>, place: usize, text: String) -> NewJob {
+fn send(delivery: &Delivery<'_>, answered_at: Option<DateTime<Utc>>, place: usize, text: String) -> NewJob {
     let (text, ats) = match delivery.mention {
         Some((wxid, name)) if place == 0 && !name.is_empty() => {
             (format!("@{name}\u{2005}{text}"), Some(vec![wxid.to_owned()]))
@@ -104,7 +112,7 @@ fn send(delivery: &Delivery<'_>, place: usize, text: String) -> NewJob {
             run: delivery.run,
             epoch: delivery.epoch,
             // The messages after the first wait for the account's limits, which says nothing about us.
-            answered_at: delivery.answered_at.filter(|_| place == 0),
+            answered_at: answered_at.filter(|_| place == 0),
         }),
         confirms_opt_out: false,
     };

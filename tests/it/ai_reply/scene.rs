@@ -256,8 +256,8 @@ impl Scene {
 
     /// The kinds of the alerts and what handoffs gave as their reason.
     pub(super) async fn alerts(&self) -> Vec<String> {
-        let value = "SELECT coalesce(jsonb_agg(kind || coalesce(':' || (details ->> 'reason'), '') ORDER BY id), '[]') \
-            AS value FROM alerts";
+        let value = "SELECT coalesce(jsonb_agg(kind || CASE kind WHEN 'handed_off' THEN ':' || (details ->> 'reason') \
+            ELSE '' END ORDER BY id), '[]') AS value FROM alerts WHERE kind <> 'model_without_price'";
         serde_json::from_value(self.json(value).await).expect("texts")
     }
 
