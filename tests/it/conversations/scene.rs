@@ -26,6 +26,8 @@ use entropy_schema::conversations::{self, Conversation};
 use entropy_schema::record::dispatch::Dispatched;
 use entropy_schema::record::finish::Becomes;
 use entropy_schema::turns::{self, Turn};
+use entropy_workers::adapters::fastgpt::{FastGptClient, Patience};
+use entropy_workers::guard::AskFence;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
@@ -93,6 +95,9 @@ impl Scene {
         let services = Services {
             db: book.db.clone(),
             sender: phone.clone(),
+            ai: Arc::new(FastGptClient::new(None, Patience::default()).expect("a client")),
+            ask_guard: Arc::new(AskFence::default()),
+            words: Arc::default(),
             guard: phone.clone(),
             vault: None,
             default_token: Some((Secret::new("token"), "install".into())),
@@ -208,7 +213,7 @@ impl Scene {
             .load(&mut conn)
             .await
             .expect("turns");
-        let id = id.first().expect("a turn").word.parse().expect("an id");
+        let id = id.into_iter().next().expect("a turn").word.parse().expect("an id");
         turns::get(&mut conn, self.book.organization, id).await.expect("an answer").expect("a turn")
     }
 
@@ -227,6 +232,7 @@ impl Scene {
             turn_id: turn.id,
             run: turn.run,
             epoch: turn.epoch,
+            answered_at: None,
         };
         self.enqueue(SendMessage {
             account_id: turn.account_id,
