@@ -209,11 +209,11 @@ impl Scene {
     /// The latest turn.
     pub(super) async fn turn(&self) -> Turn {
         let mut conn = self.book.conn().await;
-        let id: Vec<Word> = sql_query("SELECT id::text AS word FROM turns ORDER BY id DESC LIMIT 1")
-            .load(&mut conn)
+        let id: Word = sql_query("SELECT id::text AS word FROM turns ORDER BY id DESC LIMIT 1")
+            .get_result(&mut conn)
             .await
-            .expect("turns");
-        let id = id.into_iter().next().expect("a turn").word.parse().expect("an id");
+            .expect("a turn");
+        let id = id.word.parse().expect("an id");
         turns::get(&mut conn, self.book.organization, id).await.expect("an answer").expect("a turn")
     }
 
