@@ -18,6 +18,10 @@ pub struct Metrics {
     pub attempt_seconds: HistogramVec,
     /// From being handed out to being claimed.
     pub pickup_seconds: Histogram,
+    /// Runs of models by what became of their answer.
+    pub ai_runs: IntCounterVec,
+    /// From a model's last byte to the call that sends its answer.
+    pub reply_seconds: Histogram,
     /// Provider errors by class.
     pub provider_errors: IntCounterVec,
     /// Times a limit made an account wait, at its gate or after a send, by limit.
@@ -45,6 +49,8 @@ impl Metrics {
         };
         let attempts =
             counter("entropy_attempts_total", "attempts by kind and outcome", &["kind", "outcome"])?;
+        let ai_runs =
+            counter("entropy_ai_runs_total", "runs of models by what became of their answer", &["outcome"])?;
         let provider_errors =
             counter("entropy_provider_errors_total", "provider errors by class", &["provider", "class"])?;
         let limiter_waits = counter(
@@ -68,6 +74,13 @@ impl Metrics {
             HistogramOpts::new("entropy_pickup_seconds", "from being handed out to being claimed")
                 .buckets(SECONDS.to_vec()),
         )?;
+        let reply_seconds = Histogram::with_opts(
+            HistogramOpts::new(
+                "entropy_reply_seconds",
+                "from a model's last byte to the call that sends its answer",
+            )
+            .buckets(SECONDS.to_vec()),
+        )?;
         let pool_in_use =
             IntGauge::new("entropy_worker_pool_in_use", "database connections in use by workers")?;
         let redis_refuses = IntGauge::new(
@@ -78,11 +91,14 @@ impl Metrics {
         registry.register(Box::new(attempt_seconds.clone()))?;
         registry.register(Box::new(pickup_seconds.clone()))?;
         registry.register(Box::new(pool_in_use.clone()))?;
+        registry.register(Box::new(reply_seconds.clone()))?;
         Ok(Metrics {
             registry,
             attempts,
             attempt_seconds,
             pickup_seconds,
+            ai_runs,
+            reply_seconds,
             provider_errors,
             limiter_waits,
             dispatched,

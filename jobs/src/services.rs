@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::ai::port::AiClient;
+use crate::ai::words;
 use crate::metrics::Metrics;
 use crate::process::config::Ceilings;
 use crate::provider::MessageSender;
@@ -21,10 +22,14 @@ pub struct Services {
     pub db: Db,
     /// Sends messages through the provider.
     pub sender: Arc<dyn MessageSender>,
-    /// Asks a model.
-    pub ai: Arc<dyn AiClient>,
     /// Stops a flood from this process, whatever else fails.
     pub guard: Arc<dyn FloodGuard>,
+    /// Asks a model.
+    pub ai: Arc<dyn AiClient>,
+    /// Stops a flood of runs of one key from this process.
+    pub ask_guard: Arc<dyn AskGuard>,
+    /// The organisations' sensitive words, compiled.
+    pub words: Arc<words::Cache>,
     /// Opens sealed provider tokens; none: no key is configured.
     pub vault: Option<Arc<Vault>>,
     /// The token of accounts that have none of their own, and the key of its window.
@@ -41,6 +46,14 @@ pub struct Services {
 pub trait FloodGuard: Send + Sync {
     /// Asks for one call of `wxid`. Err: how long to wait.
     fn check(&self, wxid: &str) -> Result<(), Duration>;
+}
+
+/// The limiter inside the process, in front of every call of a model.
+///
+/// It is a second fence: the limit that counts is in the record of the runs.
+pub trait AskGuard: Send + Sync {
+    /// Asks for one call with a key that may make `per_minute`. Err: how long to wait.
+    fn check(&self, key_hash: &str, per_minute: u32) -> Result<(), Duration>;
 }
 
 /// One attempt's identity and tools.

@@ -39,12 +39,15 @@ pub struct NewRun<'a> {
     pub user_id: Option<Uuid>,
 }
 
-/// Writes a call down as `calling`.
-pub async fn begin(conn: &mut Conn, run: &NewRun<'_>) -> Result<()> {
-    sql_query(
+/// Writes a call down as `calling`, and returns its row.
+pub async fn begin(conn: &mut Conn, run: &NewRun<'_>) -> Result<Run> {
+    Ok(sql_query(
         "INSERT INTO ai_runs (id, organization_id, account_id, conversation_id, turn_id, run, workflow_id, key_hash, \
              job_id, chat_id, user_id, state, started_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'calling', clock_timestamp())",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'calling', clock_timestamp()) \
+         RETURNING id, organization_id, account_id, conversation_id, turn_id, run, workflow_id, key_hash, job_id, \
+             chat_id, user_id, state, error_class, error_code, error_message, answer, outcome, started_at, finished_at, \
+             points",
     )
     .bind::<SqlUuid, _>(run.id)
     .bind::<SqlUuid, _>(run.organization_id)
@@ -58,13 +61,18 @@ pub async fn begin(conn: &mut Conn, run: &NewRun<'_>) -> Result<()> {
     .bind::<Text, _>(run.chat_id)
     .bind::<Nullable<SqlUuid>, _>(run.user_id)
     .cached()
-    .execute(conn)
-    .await?;
+    .get_result(conn)
+    .await?)
+}
+
+/// Takes back a call that was not made, in the transaction that wrote it down.
+pub async fn withdraw(conn: &mut Conn, id: Uuid) -> Result<()> {
+    diesel::delete(ai_runs::table.find(id).filter(ai_runs::state.eq("calling"))).execute(conn).await?;
     Ok(())
 }
 
 /// A call as it is read.
-#[derive(Debug, Clone, Queryable, Selectable)]
+#[derive(Debug, Clone, Queryable, Selectable, QueryableByName)]
 #[diesel(table_name = ai_runs)]
 pub struct Run {
     /// UUIDv7.
@@ -109,10 +117,10 @@ pub struct Run {
     pub points: Option<BigDecimal>,
 }
 
-/// Returns the calls that a job has made for a run of a turn, oldest first.
-pub async fn of_job(conn: &mut Conn, turn: Uuid, run: i16, job: Uuid) -> Result<Vec<Run>> {
+/// Returns the calls that a job has made for a turn, oldest first.
+pub async fn of_job(conn: &mut Conn, turn: Uuid, job: Uuid) -> Result<Vec<Run>> {
     Ok(ai_runs::table
-        .filter(ai_runs::turn_id.eq(turn).and(ai_runs::run.eq(run)).and(ai_runs::job_id.eq(job)))
+        .filter(ai_runs::turn_id.eq(turn).and(ai_runs::job_id.eq(job)))
         .order(ai_runs::id)
         .limit(200)
         .select(Run::as_select())

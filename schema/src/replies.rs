@@ -74,25 +74,45 @@ pub async fn lock_chat(conn: &mut Conn, organization: Uuid, id: Uuid) -> Result<
     .optional()?)
 }
 
-/// Reads a chat without a lock. None: the organisation has no such chat.
-pub async fn chats(conn: &mut Conn, organization: Uuid, ids: &[Uuid]) -> Result<Vec<(Uuid, Chat)>> {
-    #[derive(QueryableByName)]
-    struct Row {
-        #[diesel(sql_type = SqlUuid)]
-        id: Uuid,
-        #[diesel(embed)]
-        chat: Chat,
-    }
-    let rows: Vec<Row> = sql_query(
-        "SELECT id, clock_timestamp() AS now, account_id, peer_wxid, kind, mode, mode_until, mode_epoch, era, \
-             era_used_at \
-         FROM conversations WHERE id = ANY($1) AND organization_id = $2",
+/// Whether the model may be asked for an answer in a chat.
+#[derive(Debug, Clone, QueryableByName)]
+pub struct Askable {
+    /// The chat.
+    #[diesel(sql_type = SqlUuid)]
+    pub id: Uuid,
+    /// Its account.
+    #[diesel(sql_type = SqlUuid)]
+    pub account_id: Uuid,
+    /// Its epoch.
+    #[diesel(sql_type = BigInt)]
+    pub mode_epoch: i64,
+    /// A machine may answer now.
+    #[diesel(sql_type = Bool)]
+    pub is_ai: bool,
+    /// A machine answers for the account.
+    #[diesel(sql_type = Bool)]
+    pub enabled: bool,
+    /// No machine writes to this contact.
+    #[diesel(sql_type = Bool)]
+    pub stopped: bool,
+}
+
+/// Reads how chats stand, without a lock. Those of other organisations are not among them.
+pub async fn askable(conn: &mut Conn, organization: Uuid, ids: &[Uuid]) -> Result<Vec<Askable>> {
+    Ok(sql_query(
+        "SELECT c.id, c.account_id, c.mode_epoch, \
+             c.mode = 'ai' OR (c.mode = 'human' AND coalesce(c.mode_until <= clock_timestamp(), false)) AS is_ai, \
+             coalesce(ai.enabled AND ai.workflow_id IS NOT NULL, false) AND a.deleted_at IS NULL AS enabled, \
+             k.suppressed_at IS NOT NULL OR k.removed_at IS NOT NULL OR EXISTS (SELECT FROM opt_outs o \
+                 WHERE o.organization_id = c.organization_id AND o.wxid = c.peer_wxid) AS stopped \
+         FROM conversations c JOIN wechat_accounts a ON a.id = c.account_id \
+             LEFT JOIN contacts k ON k.id = c.contact_id LEFT JOIN account_ai ai ON ai.account_id = c.account_id \
+         WHERE c.id = ANY($1) AND c.organization_id = $2",
     )
     .bind::<Array<SqlUuid>, _>(ids)
     .bind::<SqlUuid, _>(organization)
     .load(conn)
-    .await?;
-    Ok(rows.into_iter().map(|row| (row.id, row.chat)).collect())
+    .await?)
 }
 
 /// A turn, as a reply sees it.
@@ -144,6 +164,24 @@ pub async fn lock_turn(
         .first(conn)
         .await
         .optional()?)
+}
+
+/// Returns the turn that a job opened or took, if it is among the latest of its chat.
+pub async fn turn_of_job(
+    conn: &mut Conn,
+    organization: Uuid,
+    conversation: Uuid,
+    job: Uuid,
+) -> Result<Option<Uuid>> {
+    // Walks back over the chat's turns by their index; the turn of a live job is young.
+    let latest: Vec<(Uuid, Uuid)> = turns::table
+        .filter(turns::conversation_id.eq(conversation).and(turns::organization_id.eq(organization)))
+        .order(turns::id.desc())
+        .limit(100)
+        .select((turns::id, turns::job_id))
+        .load(conn)
+        .await?;
+    Ok(latest.into_iter().find(|(_, of)| *of == job).map(|(id, _)| id))
 }
 
 /// Opens the turn for which a person asked, under the lock of its chat, and returns it.

@@ -9,6 +9,7 @@ mod auth;
 mod bad_input;
 mod batch;
 mod bulk;
+mod conversations;
 mod costs;
 mod drafts;
 mod lists;

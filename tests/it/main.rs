@@ -6,13 +6,16 @@
 mod harness;
 
 mod accuracy;
+mod ai_reply;
 mod api;
 mod architecture;
 mod callbacks;
 mod clocks;
+mod conversations;
 mod crash;
 mod crash_matrix;
 mod envelope;
+mod fastgpt;
 mod fuzz;
 mod logs;
 mod migrations;

@@ -3,10 +3,12 @@
 //! It counts in this process only and forgets with it. The limits that count are in the send records; this fence stands
 //! in front of them so that no bug can flood an account.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use entropy_jobs::services::FloodGuard;
+use entropy_jobs::services::{AskGuard, FloodGuard};
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
@@ -40,9 +42,40 @@ impl FloodGuard for Guard {
     }
 }
 
+/// Runs of the model per minute of each key, in front of the count in the record of the runs. A cell for each key, of
+/// which there are as many as people have entered.
+#[derive(Default)]
+pub struct AskFence {
+    /// By what the keys may do: one limiter has one quota.
+    limiters: Mutex<HashMap<u32, Arc<DefaultKeyedRateLimiter<String>>>>,
+    clock: DefaultClock,
+}
+
+impl AskGuard for AskFence {
+    fn check(&self, key_hash: &str, per_minute: u32) -> Result<(), Duration> {
+        let limiter = {
+            let mut limiters = self.limiters.lock().unwrap_or_else(PoisonError::into_inner);
+            let quota = Quota::per_minute(NonZeroU32::new(per_minute).unwrap_or(NonZeroU32::MIN));
+            limiters.entry(per_minute).or_insert_with(|| Arc::new(RateLimiter::keyed(quota))).clone()
+        };
+        limiter
+            .check_key(&key_hash.to_owned())
+            .map_err(|not_until| not_until.wait_time_from(self.clock.now()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_gets_what_its_workflow_says() {
+        let fence = AskFence::default();
+        assert_eq!(fence.check("key-1", 1), Ok(()));
+        assert!(fence.check("key-1", 1).is_err());
+        assert_eq!(fence.check("key-2", 1), Ok(()));
+        assert_eq!(fence.check("key-1", 60), Ok(()), "a raised limit is in force at once");
+    }
 
     #[test]
     fn a_wxid_gets_a_minutes_calls_at_once_and_then_waits() {

@@ -21,7 +21,7 @@ use crate::adapters::fastgpt::{FastGptClient, Patience};
 use crate::adapters::gewe::{GeweClient, Timeouts};
 use crate::attempt::Runner;
 use crate::broker::Broker;
-use crate::guard::Guard;
+use crate::guard::{AskFence, Guard};
 use crate::maintenance::{janitor, redis_watch, rescuer::Rescuer};
 use crate::{heartbeat, presence, relay::Relay};
 
@@ -95,6 +95,8 @@ impl Worker {
         let services = Services {
             db,
             sender: Arc::new(GeweClient::new(&gewe.endpoint, Timeouts::default())?),
+            ask_guard: Arc::new(AskFence::default()),
+            words: Arc::default(),
             ai: Arc::new(FastGptClient::new(fastgpt.endpoint.as_deref(), Patience::default())?),
             guard: guard.clone(),
             vault: vault.map(Arc::new),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bigdecimal::BigDecimal;
 use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
-use entropy_jobs::outbound_url::{self, UrlPolicy};
+use entropy_jobs::ai::endpoint::Endpoint;
 use entropy_jobs::secret::Secret;
 use entropy_schema::Conn;
 use entropy_schema::settings::{self, Workflow, key_context};
@@ -15,7 +15,6 @@ use poem_openapi::payload::Json;
 use poem_openapi::types::MaybeUndefined;
 use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde_json::{Value, json};
-use url::{Host, Url};
 use uuid::Uuid;
 
 use super::Tag;
@@ -407,45 +406,9 @@ fn is_key(key: &str) -> bool {
         && key.split('-').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic()))
 }
 
-/// A FastGPT of one's own stands in a private network as often as not, so that is no reason to refuse an address. What
-/// no FastGPT can have is the address of a cloud's metadata service, or none at all.
+/// What the client that asks it will understand, and nothing else.
 fn check_endpoint(endpoint: &str) -> Result<(), (&'static str, String)> {
-    let url = outbound_url::check(endpoint, &UrlPolicy { allow_private: true })
-        .map_err(|problem| (problem.code(), problem.to_string()))?;
-    if url.query().is_some() || url.fragment().is_some() {
-        let message = "must end with its path, such as https://host/api, without ? and #";
-        return Err(("url_malformed", message.to_owned()));
-    }
-    if is_nobodys(&url) {
-        let message = "must be the address of a FastGPT; this one belongs to the network itself";
-        return Err(("url_private_host", message.to_owned()));
-    }
-    Ok(())
-}
-
-fn is_nobodys(url: &Url) -> bool {
-    let v4 = |ip: std::net::Ipv4Addr| {
-        ip.is_link_local()
-            || ip.is_unspecified()
-            || ip.is_multicast()
-            || ip.is_broadcast()
-            || ip.octets() == [100, 100, 100, 200]
-    };
-    match url.host() {
-        None => true,
-        Some(Host::Domain(name)) => {
-            let name = name.trim_end_matches('.');
-            ["metadata", "metadata.google.internal", "metadata.tencentyun.com"].contains(&name)
-        }
-        Some(Host::Ipv4(ip)) => v4(ip),
-        Some(Host::Ipv6(ip)) => {
-            ip.is_unspecified()
-                || ip.is_multicast()
-                || ip.is_unicast_link_local()
-                || ip.segments()[..2] == [0xfd00, 0x0ec2]
-                || ip.to_ipv4().is_some_and(|ip| ip.octets()[0] != 0 && v4(ip))
-        }
-    }
+    Endpoint::parse(endpoint).map(drop).map_err(|problem| (problem.code(), problem.to_string()))
 }
 
 /// What the audit log keeps of a workflow: nothing of its key, nor of the values of its variables, which may be secrets.

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use entropy_jobs::enqueue::{Enqueued, NewJob};
 use entropy_schema::accounts;
+use entropy_schema::replies::Askable;
 use poem::web::Data;
 use poem_openapi::payload::Json;
 use poem_openapi::registry::{MetaSchemaRef, Registry};
@@ -14,6 +15,7 @@ use uuid::Uuid;
 
 use super::Tag;
 use super::accounts::account_not_found;
+use super::ai_replies::{AiReplyRequest, askable, named_in};
 use super::enqueue::{CostTallyRequest, Making, SendMessageRequest, checked_key, key_reused};
 use crate::AppState;
 use crate::auth::caller::Caller;
@@ -33,6 +35,7 @@ const MAX_ITEMS: usize = 1000;
 enum BatchKind {
     SendMessage,
     CostTally,
+    AiReply,
 }
 
 /// The same as the body of the kind's own operation.
@@ -40,6 +43,7 @@ enum BatchKind {
 enum BatchArgs {
     SendMessage(SendMessageRequest),
     CostTally(CostTallyRequest),
+    AiReply(AiReplyRequest),
 }
 
 /// One job of a batch, as it is documented.
@@ -136,8 +140,10 @@ impl Batch {
             return Err(ApiError::field("jobs", "too_many", message));
         }
         let context = Making { state: &state, caller: &caller, origin: &origin, now: state.now().await };
+        let named = named_in(&items.iter().map(|RawItem(item)| item).collect::<Vec<_>>());
+        let chats = askable(&state, &caller, &named).await?;
         let mut made: Vec<Result<NewJob, ApiError>> =
-            items.into_iter().map(|RawItem(item)| make(&context, item)).collect();
+            items.into_iter().map(|RawItem(item)| make(&context, &chats, item)).collect();
         refuse_foreign_accounts(&state, &caller, &mut made).await?;
         let (count, lanes) = counts(&made);
         if count > 0 {
@@ -173,12 +179,13 @@ impl Batch {
     }
 }
 
-fn make(context: &Making<'_>, item: Value) -> Result<NewJob, ApiError> {
+fn make(context: &Making<'_>, chats: &HashMap<Uuid, Askable>, item: Value) -> Result<NewJob, ApiError> {
     let ReadItem { kind, idempotency_key, args } = parse::<ReadItem>(item, "")?;
     let key = checked_key(idempotency_key.as_deref(), "idempotency_key")?;
     let made = match kind {
         BatchKind::SendMessage => context.send_message(parse(args, "args")?, key),
         BatchKind::CostTally => context.cost_tally(parse(args, "args")?, key),
+        BatchKind::AiReply => context.ai_reply(parse(args, "args")?, chats, key),
     };
     made.map_err(|refused| ApiError::from(refused).below("args"))
 }

@@ -294,6 +294,7 @@ async fn approve(
             turn_id: turn.id,
             run: turn.run,
             epoch: turn.epoch,
+            answered_at: None,
             text: &verdict.text,
             disclosed: facts.disclosed,
             now: chat.now,

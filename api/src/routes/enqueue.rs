@@ -110,7 +110,7 @@ pub(super) struct CostTallyRequest {
 }
 
 #[derive(ApiResponse)]
-enum Accepted {
+pub(super) enum Accepted {
     /// Stored; it will run.
     #[oai(status = 202)]
     New(Json<JobView>, #[oai(header = "Location")] String),
@@ -194,9 +194,9 @@ pub(super) struct Making<'a> {
 /// A request that makes no job.
 pub(super) struct Refused {
     /// Why.
-    error: Box<ApiError>,
-    /// Hash of the request, if only the passing of time is against it.
-    request_hash: Option<Vec<u8>>,
+    pub(super) error: Box<ApiError>,
+    /// Hash of the request, if only how things stand now is against it.
+    pub(super) request_hash: Option<Vec<u8>>,
 }
 
 impl From<ApiError> for Refused {
@@ -317,7 +317,7 @@ impl Making<'_> {
         Ok(new_job(&args, self.options(Class::Campaign, None, None, idempotency)))
     }
 
-    fn options(
+    pub(super) fn options(
         &self,
         class: Class,
         scheduled_at: Option<DateTime<Utc>>,
@@ -336,7 +336,11 @@ impl Making<'_> {
     }
 }
 
-async fn accept(context: &Making<'_>, job: NewJob, lane: Option<Uuid>) -> Result<Accepted, ApiError> {
+pub(super) async fn accept(
+    context: &Making<'_>,
+    job: NewJob,
+    lane: Option<Uuid>,
+) -> Result<Accepted, ApiError> {
     let (state, caller) = (context.state, context.caller);
     let lanes: Vec<(Uuid, i64)> = lane.map(|lane| (lane, 1)).into_iter().collect();
     state.backlog.admit(&state.db, caller.organization_id, 1, &lanes).await?;
@@ -357,7 +361,7 @@ async fn existing(context: &Making<'_>, id: Uuid) -> Result<Accepted, ApiError> 
 }
 
 /// Looks for the job that the same key made before.
-async fn again(
+pub(super) async fn again(
     context: &Making<'_>,
     key: Option<String>,
     request_hash: Vec<u8>,

@@ -5,6 +5,8 @@ mod account_limits;
 mod accounts;
 mod ai_workflows;
 mod alerts;
+mod ai_replies;
+mod ai_runs;
 mod audit;
 mod auth;
 mod batch;
@@ -87,8 +89,7 @@ type Api = (
     auth::Auth,
     users::Users,
     accounts::Accounts,
-    enqueue::Enqueue,
-    batch::Batch,
+    (enqueue::Enqueue, batch::Batch, ai_replies::AiReplies, ai_runs::AiRuns),
     jobs::Jobs,
     control::Control,
     bulk::Bulk,
@@ -116,8 +117,7 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
         auth::Auth,
         users::Users,
         accounts::Accounts,
-        enqueue::Enqueue,
-        batch::Batch,
+        (enqueue::Enqueue, batch::Batch, ai_replies::AiReplies, ai_runs::AiRuns),
         jobs::Jobs,
         control::Control,
         bulk::Bulk,

@@ -35,6 +35,8 @@ pub struct Delivery<'a> {
     pub run: i16,
     /// The epoch under which it was written.
     pub epoch: i64,
+    /// When the model's last byte had come, by this machine's clock; only measured with. None: a person sends it later.
+    pub answered_at: Option<DateTime<Utc>>,
     /// What is said, as plain text; split here.
     pub text: &'a str,
     /// The chat was told before that a machine answers.
@@ -101,7 +103,10 @@ fn send(delivery: &Delivery<'_>, place: usize, text: String) -> NewJob {
             turn_id: delivery.turn_id,
             run: delivery.run,
             epoch: delivery.epoch,
+            // The messages after the first wait for the account's limits, which says nothing about us.
+            answered_at: delivery.answered_at.filter(|_| place == 0),
         }),
+        confirms_opt_out: false,
     };
     let options = Options {
         organization_id: delivery.organization_id,

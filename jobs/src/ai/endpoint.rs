@@ -8,6 +8,9 @@ use url::{Host, Url};
 
 use crate::outbound_url::{self, UrlPolicy};
 
+/// Names of the services at which clouds keep a machine's credentials.
+const METADATA: [&str; 3] = ["metadata", "metadata.google.internal", "metadata.tencentyun.com"];
+
 /// The address of a FastGPT.
 ///
 /// Understood are `http://host`, `http://host/api`, `http://host/api/v1` and `http://host/api/v2`, with whatever path a
@@ -27,14 +30,14 @@ pub enum Problem {
     #[error(transparent)]
     Url(#[from] outbound_url::Problem),
     /// Something behind the path.
-    #[error("the address must have no ? and no #")]
+    #[error("must end with its path, such as https://host/api, without ? and #")]
     Query,
     /// Another path.
-    #[error("the address must end in /api, /api/v1 or /api/v2, such as https://cloud.fastgpt.cn/api")]
+    #[error("must end in /api, /api/v1 or /api/v2, such as https://cloud.fastgpt.cn/api")]
     Path,
-    /// Where a cloud keeps the credentials of a machine.
-    #[error("no FastGPT can be at this address")]
-    LinkLocal,
+    /// Where a cloud keeps the credentials of a machine, or nobody is.
+    #[error("must be the address of a FastGPT; this one belongs to the network itself")]
+    Nobodys,
 }
 
 impl Problem {
@@ -42,8 +45,9 @@ impl Problem {
     pub fn code(self) -> &'static str {
         match self {
             Self::Url(problem) => problem.code(),
-            Self::Query | Self::Path => "endpoint_path",
-            Self::LinkLocal => "url_private_host",
+            Self::Query => "url_malformed",
+            Self::Path => "endpoint_path",
+            Self::Nobodys => "url_private_host",
         }
     }
 }
@@ -55,8 +59,8 @@ impl Endpoint {
         if url.query().is_some() || url.fragment().is_some() {
             return Err(Problem::Query);
         }
-        if is_link_local(&url) {
-            return Err(Problem::LinkLocal);
+        if is_nobodys(&url) {
+            return Err(Problem::Nobodys);
         }
         let path = url.path().trim_end_matches('/');
         let path = path.strip_suffix("/chat/completions").unwrap_or(path);
@@ -91,36 +95,43 @@ impl Endpoint {
     }
 }
 
-fn is_link_local(url: &Url) -> bool {
+fn is_nobodys(url: &Url) -> bool {
     match url.host() {
-        Some(Host::Ipv4(ip)) => is_link_local_v4(ip),
-        Some(Host::Ipv6(ip)) => is_link_local_v6(ip),
+        Some(Host::Ipv4(ip)) => is_nobodys_v4(ip),
+        Some(Host::Ipv6(ip)) => is_nobodys_v6(ip),
         Some(Host::Domain(name)) => {
             let name = name.trim_end_matches('.');
             // The URL parser reads an address only without the dot at its end.
             match name.parse() {
-                Ok(IpAddr::V4(ip)) => is_link_local_v4(ip),
-                Ok(IpAddr::V6(ip)) => is_link_local_v6(ip),
-                Err(_) => name == "metadata.google.internal",
+                Ok(IpAddr::V4(ip)) => is_nobodys_v4(ip),
+                Ok(IpAddr::V6(ip)) => is_nobodys_v6(ip),
+                Err(_) => METADATA.contains(&name),
             }
         }
         None => false,
     }
 }
 
-fn is_link_local_v4(ip: Ipv4Addr) -> bool {
+fn is_nobodys_v4(ip: Ipv4Addr) -> bool {
     // Alibaba Cloud and Oracle keep theirs outside the range that is meant for it.
-    ip.is_link_local() || ip == Ipv4Addr::new(100, 100, 100, 200) || ip == Ipv4Addr::new(192, 0, 0, 192)
+    ip.is_link_local()
+        || ip.is_unspecified()
+        || ip.is_multicast()
+        || ip.is_broadcast()
+        || ip == Ipv4Addr::new(100, 100, 100, 200)
+        || ip == Ipv4Addr::new(192, 0, 0, 192)
 }
 
-fn is_link_local_v6(ip: Ipv6Addr) -> bool {
+fn is_nobodys_v6(ip: Ipv6Addr) -> bool {
     let s = ip.segments();
     let low = Ipv4Addr::from((u32::from(s[6]) << 16) | u32::from(s[7]));
     ip.is_unicast_link_local()
+        || ip.is_unspecified()
+        || ip.is_multicast()
         || s == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]
         // IPv4 in its compatible, mapped and translated forms.
         || (matches!(s, [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..])
-            && is_link_local_v4(low))
+            && is_nobodys_v4(low))
 }
 
 #[cfg(test)]
@@ -151,13 +162,13 @@ mod tests {
         check("http://host/other", Problem::Path);
         check("http://host/api?x=1", Problem::Query);
         check("http://host/api#x", Problem::Query);
-        check("http://169.254.169.254/api", Problem::LinkLocal);
-        check("http://169.254.169.254./api", Problem::LinkLocal);
-        check("http://[::ffff:169.254.169.254]/api", Problem::LinkLocal);
-        check("http://100.100.100.200/api", Problem::LinkLocal);
-        check("http://[fe80::1]/api", Problem::LinkLocal);
-        check("http://[fd00:ec2::254]/api", Problem::LinkLocal);
-        check("http://metadata.google.internal/api", Problem::LinkLocal);
+        check("http://169.254.169.254/api", Problem::Nobodys);
+        check("http://169.254.169.254./api", Problem::Nobodys);
+        check("http://[::ffff:169.254.169.254]/api", Problem::Nobodys);
+        check("http://100.100.100.200/api", Problem::Nobodys);
+        check("http://[fe80::1]/api", Problem::Nobodys);
+        check("http://[fd00:ec2::254]/api", Problem::Nobodys);
+        check("http://metadata.google.internal/api", Problem::Nobodys);
         check("ftp://host/api", Problem::Url(outbound_url::Problem::Scheme));
         check("http://user:hunter2@host/api", Problem::Url(outbound_url::Problem::Credentials));
         check("", Problem::Url(outbound_url::Problem::Malformed));

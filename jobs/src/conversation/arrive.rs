@@ -3,6 +3,7 @@
 //! One transaction of few statements. Everything that only a person changes is read before it; mode and turns are read
 //! under the conversation's lock, which also lets two deliveries of one message find each other.
 
+use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::AsyncConnection;
 use entropy_schema::alerts::{self, NewAlert, Severity};
 use entropy_schema::conversations::{self, Locked, NewChat};
@@ -15,7 +16,7 @@ use uuid::Uuid;
 
 use super::apply::Applied;
 use super::control::{self, Control};
-use super::decide::{Asked, Decision, decide, is_official};
+use super::decide::{Asked, Decision, decide, is_late, is_official};
 use super::opt_out::{self, Confirmation};
 use super::turn::{self, Arrival, Debounce};
 use super::{Origin, mode};
@@ -23,9 +24,22 @@ use crate::incoming::Message;
 use crate::job::JobError;
 use crate::services::Context;
 
+/// The longest id of a contact, in characters.
+const MAX_WXID_CHARS: usize = 200;
+
+/// Tells whether an id can be that of a contact.
+pub(super) fn is_wxid(wxid: &str) -> bool {
+    (1..=MAX_WXID_CHARS).contains(&wxid.chars().count())
+}
+
 /// Chats with oneself and WeChat's own tools, which are nobody's conversation.
 pub(super) fn is_nobody(peer: &str, own_wxid: Option<&str>) -> bool {
-    peer.is_empty() || peer == "filehelper" || own_wxid == Some(peer)
+    !is_wxid(peer) || peer == "filehelper" || own_wxid == Some(peer)
+}
+
+/// Returns the provider's time of a message as it is stored: what cannot be a time of WeChat's is brought to where one can.
+pub(super) fn sent_at(message: &Message, now: DateTime<Utc>) -> DateTime<Utc> {
+    message.sent_at.clamp(DateTime::UNIX_EPOCH, now + TimeDelta::days(1))
 }
 
 /// Returns how the chat of a message is opened, if this is its first.
@@ -165,7 +179,7 @@ impl Arriving<'_> {
             block_tags: &facts.block_tags,
             opted_out: facts.opted_out,
             suppressed: facts.suppressed,
-            sent_at: message.sent_at,
+            sent_at: sent_at(message, locked.now),
             now: locked.now,
             max_age_seconds: facts.max_age_seconds,
         })
@@ -187,7 +201,7 @@ impl Arriving<'_> {
             mentions_me: message.mentions_me,
             new_msg_id: &message.new_msg_id,
             msg_id: message.msg_id.as_deref(),
-            sent_at: message.sent_at,
+            sent_at: sent_at(message, self.facts.now),
             turn_id: turn,
             has_media: message.media.is_some(),
             in_group: message.is_group(),
@@ -251,7 +265,7 @@ impl Arriving<'_> {
         }
         opt_out::tell_people(conn, &wish, self.event, id).await?;
         let now = self.facts.now;
-        let late = message.sent_at + chrono::TimeDelta::seconds(self.facts.max_age_seconds.into()) < now;
+        let late = is_late(message.sent_at, now, self.facts.max_age_seconds);
         if in_group || late || self.facts.suppressed {
             return Ok(());
         }

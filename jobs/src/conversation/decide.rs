@@ -105,6 +105,11 @@ pub fn decide(asked: &Asked<'_>) -> Decision {
     }
 }
 
+/// Tells whether a message is older than an answer may be. Any two times may be compared.
+pub fn is_late(sent_at: DateTime<Utc>, now: DateTime<Utc>, max_age_seconds: i32) -> bool {
+    now.signed_duration_since(sent_at) > TimeDelta::seconds(max_age_seconds.into())
+}
+
 fn nobody(asked: &Asked<'_>) -> Option<Why> {
     if !asked.enabled {
         return Some(Why::Disabled);

@@ -8,7 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::apply::Applied;
-use super::arrive::kinds;
+use super::arrive::{is_wxid, kinds};
 use crate::incoming::{AccountEvent, ContactChange, GroupEvent};
 use crate::job::{Failure, JobError};
 use crate::services::Context;
@@ -44,7 +44,7 @@ pub(super) async fn contact_changed(
     account: Uuid,
     change: &ContactChange,
 ) -> Result<Applied, JobError> {
-    if change.wxid.is_empty() {
+    if !is_wxid(&change.wxid) {
         return Ok(Applied::Ignored);
     }
     let mut conn = ctx.conn().await?;
@@ -132,7 +132,9 @@ pub(super) async fn group(
     match what {
         GroupEvent::Left => contact_removed(ctx, account, event, group_wxid).await,
         GroupEvent::Renamed => {
-            let Some(name) = new_name(text) else { return Ok(Applied::Ignored) };
+            let Some(name) = new_name(text).filter(|_| is_wxid(group_wxid)) else {
+                return Ok(Applied::Ignored);
+            };
             let told = Told { nickname: Some(name), ..Told::default() };
             let mut conn = ctx.conn().await?;
             contacts::tell(&mut conn, ctx.organization_id, account, group_wxid, "group", told).await?;

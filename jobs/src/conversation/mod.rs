@@ -27,6 +27,7 @@ pub mod opt_out;
 pub mod turn;
 pub mod typed;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -76,4 +77,8 @@ pub struct Reply {
     pub run: i16,
     /// The epoch under which it was made.
     pub epoch: i64,
+    /// When the model's last byte had come, by the clock of the machine that read it; of the first message only. It is
+    /// there to be measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered_at: Option<DateTime<Utc>>,
 }

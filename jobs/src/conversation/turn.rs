@@ -143,6 +143,7 @@ fn job(
         turn_id,
         run,
         epoch: chat.mode_epoch,
+        asked: None,
     };
     let options = Options {
         organization_id: chat.organization_id,

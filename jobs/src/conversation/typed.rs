@@ -14,7 +14,7 @@ use entropy_schema::{Conn, Error, Result, conversations, sends};
 use uuid::Uuid;
 
 use super::apply::Applied;
-use super::arrive::{chat, is_nobody};
+use super::arrive::{chat, is_nobody, sent_at};
 use super::{Origin, mode};
 use crate::incoming::Message;
 use crate::job::{JobError, Scope, Snooze};
@@ -49,7 +49,7 @@ pub(super) async fn apply(
     if is_nobody(peer, facts.own_wxid.as_deref()) {
         return Ok(Applied::Ignored);
     }
-    let since = message.sent_at.min(facts.now) - ECHO_WITHIN;
+    let since = sent_at(message, facts.now).min(facts.now) - ECHO_WITHIN;
     match messages::echo(&mut conn, organization, account, peer, new_msg_id, since, &message.text).await? {
         Echo::Ours | Echo::UnknownOfOurs => return Ok(Applied::Ignored),
         Echo::MayBeOurs => {
@@ -90,7 +90,7 @@ async fn store(
     // Notices carry the account's own name, too.
     let by_hand = !matches!(message.kind, "system" | "call");
     if by_hand {
-        mode::typed_on_phone(conn, &locked, facts.takeover_minutes, message.sent_at).await?;
+        mode::typed_on_phone(conn, &locked, facts.takeover_minutes, sent_at(message, locked.now)).await?;
     }
     let received = Received {
         id: event,
@@ -106,7 +106,7 @@ async fn store(
         mentions_me: false,
         new_msg_id: &message.new_msg_id,
         msg_id: message.msg_id.as_deref(),
-        sent_at: message.sent_at,
+        sent_at: sent_at(message, facts.now),
         turn_id: None,
         has_media: message.media.is_some(),
         in_group: message.is_group(),

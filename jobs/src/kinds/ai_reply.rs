@@ -1,32 +1,56 @@
-//! Answers one turn of a conversation.
+//! Answers one turn of a customer with the model.
+//!
+//! The order is what makes it safe. [`prepare`] looks in one transaction whether an answer is wanted, reserves what it may
+//! cost and writes the run as `calling`; then the model is called, with no lock and no connection held; [`conclude`] writes
+//! in a second transaction what became of the run, books its cost, and enqueues the messages if they are still wanted.
+//! Whoever finds a run at `calling` later knows that it may have run, looks for its answer, and never simply asks again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use uuid::Uuid;
 
-use crate::job::{Done, Job, JobError, Scope, Snooze};
+use crate::ai::conclude::{self, Ended};
+use crate::ai::prepare::{self, Call, Prepared};
+use crate::ai::reconcile;
+use crate::job::{Done, Job, JobError};
 use crate::lifecycle::Delivery;
 use crate::services::Context;
 
-/// One run of the model for a turn. Its lane is the conversation: one run at a time.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// One turn to be answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AiReply {
     /// The account that answers.
     pub account_id: Uuid,
-    /// The conversation; also the lane.
+    /// The chat; also the lane.
     pub conversation_id: Uuid,
     /// The turn.
     pub turn_id: Uuid,
-    /// Which run of the turn, from 1.
+    /// Which run of the turn.
     pub run: i16,
-    /// The conversation's epoch when the turn was opened.
+    /// The epoch under which it was asked for.
     pub epoch: i64,
+    /// A person asked for it: the turn is opened by this job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Asked>,
 }
+
+/// What a person asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// What the answer should say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instruction: Option<String>,
+}
+
+/// Calls that one attempt may make. Each follows a look at the record; the bound is there for what nobody thought of.
+const MAX_CALLS: usize = 4;
 
 impl Job for AiReply {
     const KIND: &'static str = "ai_reply";
     const QUEUE: &'static str = "ai";
+    // Repeated freely: the runs on record say what may be done again.
     const DELIVERY: Delivery = Delivery::AtLeastOnce;
     const MAX_ATTEMPTS: i16 = 8;
     const TIMEOUT: Duration = Duration::from_secs(200);
@@ -39,12 +63,46 @@ impl Job for AiReply {
         Some(self.account_id)
     }
 
-    async fn run(&self, _ctx: &Context) -> Result<Done, JobError> {
-        Err(JobError::Snooze(Snooze {
-            delay: Duration::from_secs(1),
-            code: "not_ready",
-            note: "the answer is not due yet".into(),
-            scope: Scope::Job,
-        }))
+    async fn run(&self, ctx: &Context) -> Result<Done, JobError> {
+        for _ in 0..MAX_CALLS {
+            let ended = match prepare::prepare(ctx, self).await? {
+                Prepared::Over(end) => return end,
+                Prepared::Call(call) => ask(ctx, &call).await?,
+                Prepared::LookUp(run) => match reconcile::look_up(ctx, &run).await? {
+                    reconcile::Looked::Found(answer) => conclude::answered(ctx, &run, *answer).await?,
+                    reconcile::Looked::Wait(snooze) => return Err(snooze),
+                    reconcile::Looked::Lost => conclude::lost(ctx, &run).await?,
+                },
+            };
+            match ended {
+                Ended::Over(end) => return end,
+                Ended::Again => {}
+            }
+        }
+        Err(prepare::snooze(Duration::from_secs(5), "not_ready", "the model is asked again in a moment"))
     }
+}
+
+/// Makes the call. Nothing of the record is held meanwhile.
+async fn ask(ctx: &Context, call: &Call) -> Result<Ended, JobError> {
+    let called = Instant::now();
+    let outcome = ctx.services.ai.ask(&call.app, &call.ask).await;
+    tracing::info!(
+        run_id = %call.run.id,
+        elapsed_ms = called.elapsed().as_millis() as u64,
+        outcome = outcome.as_ref().map_or_else(|error| error.class.as_str(), |_| "answered"),
+        "model called"
+    );
+    match outcome {
+        Ok(answer) => conclude::answered(ctx, &call.run, answer).await,
+        Err(error) => {
+            ctx.services.metrics.provider_errors.with_label_values(&["fastgpt", error.class.as_str()]).inc();
+            conclude::failed(ctx, &call.run, &error).await
+        }
+    }
+}
+
+/// The result of a job whose run has ended.
+pub(crate) fn done(run: Uuid, outcome: &str, details: serde_json::Value) -> Done {
+    Done { result: Some(json!({"run_id": run, "outcome": outcome, "details": details})), lane_wait: None }
 }

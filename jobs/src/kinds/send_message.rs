@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use entropy_schema::record::finish::LaneWait;
 use entropy_schema::sends::{self, SendEnd};
 use serde::{Deserialize, Serialize};
@@ -104,6 +105,10 @@ impl Job for SendMessage {
             Err(Refusal::Offline(_)) => return Err(offline()),
         };
         step!("gate.committed");
+        if let Some(answered_at) = self.reply.and_then(|reply| reply.answered_at) {
+            let since = (Utc::now() - answered_at).to_std().unwrap_or_default();
+            ctx.services.metrics.reply_seconds.observe(since.as_secs_f64());
+        }
         let called = Instant::now();
         let outcome = ctx
             .services

@@ -15,7 +15,7 @@ use crate::{Conn, Result};
 /// somebody holds is being made available, or cancelled, at this moment.
 const RESCHEDULE: &str = "\
 WITH waiting AS (
-    SELECT job_id FROM pending WHERE job_id = $1 AND due_at IS NOT NULL AND wait_code IN ('scheduled', 'not_ready')
+    SELECT job_id FROM pending WHERE job_id = $1 AND due_at IS NOT NULL AND wait_code = 'scheduled'
     FOR UPDATE SKIP LOCKED
 )
 UPDATE pending SET due_at = $2 FROM waiting WHERE pending.job_id = waiting.job_id";

@@ -130,7 +130,7 @@ impl Builder {
         env.extend(self.env);
         let (sandbox, sandbox_base) = start_sandbox(&env, &dir).await;
         if env.iter().all(|(name, _)| name != "FASTGPT_API_ENDPOINT") {
-            env.push(("FASTGPT_API_ENDPOINT".into(), format!("{sandbox_base}/api")));
+            env.push(("FASTGPT_API_ENDPOINT".into(), format!("{sandbox_base}/fastgpt/api")));
         }
         if env.iter().all(|(name, _)| name != "GEWE_API_ENDPOINT") {
             env.push(("GEWE_API_ENDPOINT".into(), format!("{sandbox_base}/gewe/v2/api")));

@@ -12,7 +12,7 @@ use entropy_schema::sends::{self, Ended, LateJob, NewSend, SendEnd};
 use entropy_workers::adapters::fastgpt::{FastGptClient, Patience};
 use entropy_workers::adapters::gewe::{GeweClient, Timeouts};
 use entropy_workers::broker::Broker;
-use entropy_workers::guard::Guard;
+use entropy_workers::guard::{AskFence, Guard};
 use entropy_workers::maintenance::rescuer::{Rescuer, Trust};
 use serde_json::json;
 use tokio::sync::Notify;
@@ -28,6 +28,8 @@ pub(super) fn rescuer_over(book: &Book, redis: &RedisServer, namespace: &str) ->
         db: book.db.clone(),
         sender: Arc::new(GeweClient::new("http://127.0.0.1:9/gewe/v2/api", Timeouts::default()).unwrap()),
         ai: Arc::new(FastGptClient::new(None, Patience::default()).unwrap()),
+        ask_guard: Arc::new(AskFence::default()),
+        words: Arc::default(),
         guard: Arc::new(Guard::new(40)),
         vault: None,
         default_token: None,

@@ -91,6 +91,9 @@ impl Rescuer {
                 if let Err(error) = self.sweep().await {
                     tracing::warn!(%error, "sweep failed");
                 }
+                if let Err(error) = entropy_jobs::ai::overdue::pass(&self.services.db).await {
+                    tracing::warn!(%error, "overdue answers not handed off yet");
+                }
             }
         }
     }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use entropy_jobs::job::Job;
 use entropy_jobs::kinds::{
-    cost_tally, expire_keys, handle_callback, prune_history, reap_workers, send_message,
+    ai_reply, cost_tally, expire_keys, handle_callback, prune_history, reap_workers, send_message,
 };
 use entropy_jobs::message::{MAX_TEXT_CHARS, MAX_XML_BYTES, Message};
 use entropy_jobs::outbound_url::{MAX_LENGTH, UrlPolicy, check};
@@ -23,6 +23,7 @@ pub fn job_args(bytes: &[u8]) {
     let version = version.trim().parse().unwrap_or(1);
     match kind {
         "send_message" => read::<send_message::SendMessage>(version, &args),
+        "ai_reply" => read::<ai_reply::AiReply>(version, &args),
         "cost_tally" => read::<cost_tally::CostTally>(version, &args),
         "expire_keys" => read::<expire_keys::ExpireKeys>(version, &args),
         "handle_callback" => read::<handle_callback::HandleCallback>(version, &args),

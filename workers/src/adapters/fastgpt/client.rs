@@ -108,7 +108,7 @@ impl FastGptClient {
         let accept = if ask.stream { "text/event-stream" } else { "application/json" };
         let request = client
             .post(endpoint.completions())
-            .headers(headers(app, &ask.trace_id)?)
+            .headers(headers(app, &ask.trace_id, ask.run_id)?)
             .header(ACCEPT, accept)
             .header(CONTENT_TYPE, "application/json")
             // The body is a stream of one piece; without its length it would go out in chunks.
@@ -202,7 +202,7 @@ fn builder(patience: Patience) -> reqwest::ClientBuilder {
 }
 
 /// The headers of every call.
-pub(super) fn headers(app: &App, trace_id: &str) -> Result<HeaderMap, AiError> {
+pub(super) fn headers(app: &App, trace_id: &str, run_id: Uuid) -> Result<HeaderMap, AiError> {
     let key = app.api_key.expose().trim();
     if key.is_empty() {
         return Err(errors::malformed_key());
@@ -213,6 +213,12 @@ pub(super) fn headers(app: &App, trace_id: &str) -> Result<HeaderMap, AiError> {
     headers.insert(AUTHORIZATION, bearer);
     if let Ok(trace_id) = HeaderValue::from_str(trace_id) {
         headers.insert("x-trace-id", trace_id);
+    }
+    if trace_id.len() == 32
+        && let Ok(parent) =
+            HeaderValue::from_str(&format!("00-{trace_id}-{}-01", &run_id.simple().to_string()[16..]))
+    {
+        headers.insert("traceparent", parent);
     }
     Ok(headers)
 }

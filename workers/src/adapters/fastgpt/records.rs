@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use entropy_jobs::ai::port::{AiError, App, ErrorClass, Found};
-use reqwest::header::ACCEPT;
+use reqwest::header::{ACCEPT, HeaderMap};
 use reqwest::{StatusCode, Url};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -33,8 +33,9 @@ pub(super) async fn look_up(
     trace_id: &str,
 ) -> Result<Found, AiError> {
     let Some(app_id) = app.app_id.as_deref().filter(|id| !id.is_empty()) else { return Ok(Found::Nothing) };
+    let headers = headers(app, trace_id, run_id)?;
     let item = item_id(run_id);
-    let looking = search(client, app, app_id, chat_id, &item, trace_id);
+    let looking = search(client, app, app_id, chat_id, &item, headers);
     match tokio::time::timeout(client.look_up_time(), looking).await {
         Ok(found) => found,
         Err(_) => Err(unanswered(errors::timed_out_after_writing())),
@@ -47,10 +48,9 @@ async fn search(
     app_id: &str,
     chat_id: &str,
     item: &str,
-    trace_id: &str,
+    headers: HeaderMap,
 ) -> Result<Found, AiError> {
     let (endpoint, http) = client.target(app)?;
-    let headers = headers(app, trace_id)?;
     for family in FAMILIES {
         let mut url = Url::parse(&endpoint.route(&format!("{family}/getResData")))
             .map_err(|_| errors::bad_endpoint())?;

@@ -195,7 +195,7 @@ async fn a_question_goes_out_as_documented() {
     let Request { head, body } = server.requests().pop().unwrap();
     assert_eq!(head.lines().next(), Some("POST /api/v1/chat/completions HTTP/1.1"));
     assert_eq!(header(&head, "authorization"), Some("Bearer fastgpt-hunter2"));
-    assert_eq!(header(&head, "x-trace-id"), Some("trace-1"));
+    assert_eq!((header(&head, "x-trace-id"), header(&head, "traceparent")), (Some("trace-1"), None));
     assert_eq!(header(&head, "accept-encoding"), None, "nothing is decoded");
     assert_eq!(header(&head, "transfer-encoding"), None);
     assert_eq!(
@@ -210,10 +210,12 @@ async fn a_question_goes_out_as_documented() {
     // A key that carries its app, texts in a row, and no variables.
     let carried = App { api_key: Secret::new("fastgpt-hunter2-app"), ..app() };
     let parts = vec![Part::Text("一".into()), Part::Text("二".into())];
-    let asked = Ask { parts, variables: Value::Null, stream: true, ..question(true) };
+    let asked = Ask { parts, variables: Value::Null, trace_id: "ab".repeat(16), ..question(true) };
     client.ask(&carried, &asked).await.unwrap();
     let Request { head, body } = server.requests().pop().unwrap();
     assert_eq!(header(&head, "accept"), Some("text/event-stream"));
+    let parent = format!("00-{}-8000000000000001-01", "ab".repeat(16));
+    assert_eq!(header(&head, "traceparent"), Some(parent.as_str()));
     assert_eq!((&body["messages"][0]["content"], &body["stream"]), (&json!("一\n二"), &json!(true)));
     assert!(body.get("appId").is_none() && body.get("variables").is_none(), "{body}");
 

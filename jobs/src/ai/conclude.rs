@@ -1,0 +1,433 @@
+//! After the call: what became of the run, what it cost, and whether its answer is still wanted.
+//!
+//! One transaction. The cost is booked whatever becomes of the answer. Whoever is second to conclude a run changes nothing.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use diesel_async::AsyncConnection;
+use entropy_schema::ai_runs::{self, Run, RunEnd};
+use entropy_schema::alerts::{self, NewAlert, Severity};
+use entropy_schema::drafts::{self, NewDraft};
+use entropy_schema::replies::{self, Chat, Facts, Turn};
+use entropy_schema::settings::{self, AccountAi};
+use entropy_schema::{Conn, Error};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::breaker;
+use super::deliver::{Delivery, deliver};
+use super::port::{AiError, Answer, ErrorClass};
+use super::prepare::{MAX_MISSES, hand_off, missed, newer_message, snooze, taken_over};
+use super::text;
+use super::usage;
+use super::words::Action;
+use crate::job::{Done, JobError};
+use crate::kinds::ai_reply::done;
+use crate::services::Context;
+use crate::spending;
+
+/// How long a customer waits while calls do not get through, before a person is asked.
+const PATIENCE: TimeDelta = TimeDelta::minutes(2);
+
+/// The longest wait between two calls that do not get through.
+const MAX_BACKOFF: Duration = Duration::from_secs(15);
+
+/// What follows for the job.
+pub(crate) enum Ended {
+    /// It is over, or waits.
+    Over(Result<Done, JobError>),
+    /// The record is looked at once more: one more call may be allowed.
+    Again,
+}
+
+/// How turn and chat stand when a run has come to its end.
+struct Standing {
+    chat: Chat,
+    turn: Turn,
+}
+
+/// Why an answer is not said.
+enum Unwanted {
+    /// A newer message: the next run answers everything.
+    Superseded,
+    /// A person took over, or nobody may be answered any more.
+    Dropped,
+}
+
+impl Standing {
+    /// Locks what the answer concerns, in the order lane, chat, turn. None: it is not on record any more.
+    async fn lock(conn: &mut Conn, run: &Run) -> Result<Option<Standing>, Error> {
+        replies::lock_lane(conn, run.account_id).await?;
+        let Some(chat) = replies::lock_chat(conn, run.organization_id, run.conversation_id).await? else {
+            return Ok(None);
+        };
+        let turn = replies::lock_turn(conn, run.organization_id, run.conversation_id, run.turn_id).await?;
+        Ok(turn.map(|turn| Standing { chat, turn }))
+    }
+
+    fn unwanted(&self, run: &Run) -> Option<Unwanted> {
+        let Standing { chat, turn } = self;
+        if turn.run != run.run || turn.job_id != run.job_id {
+            return Some(Unwanted::Superseded);
+        }
+        let wanted = turn.state == "replying" && turn.epoch == chat.mode_epoch && chat.is_ai();
+        (!wanted).then_some(Unwanted::Dropped)
+    }
+}
+
+/// Concludes a run that brought an answer.
+pub(crate) async fn answered(ctx: &Context, run: &Run, answer: Answer) -> Result<Ended, JobError> {
+    let mut conn = ctx.conn().await?;
+    let ended = conn.transaction(async |conn| answered_within(conn, ctx, run, &answer).await).await?;
+    Ok(ended)
+}
+
+async fn answered_within(conn: &mut Conn, ctx: &Context, run: &Run, answer: &Answer) -> Result<Ended, Error> {
+    let standing = Standing::lock(conn, run).await?;
+    let unwanted = standing.as_ref().map_or(Some(Unwanted::Dropped), |standing| standing.unwanted(run));
+    let (settings, facts) = match (&standing, &unwanted) {
+        (Some(standing), None) => (
+            settings::account_ai(conn, run.organization_id, run.account_id).await?,
+            replies::facts(conn, run.organization_id, run.conversation_id, &standing.turn.sender_wxid)
+                .await?,
+        ),
+        _ => (None, None),
+    };
+    let verdict = match (unwanted, &settings, &facts) {
+        (Some(Unwanted::Superseded), ..) => Verdict::Superseded,
+        (None, Some(chosen), Some(facts)) if chosen.enabled && !facts.opted_out && !facts.suppressed => {
+            let words = ctx.services.words.of(conn, run.organization_id).await?;
+            judge(answer, chosen, &words)
+        }
+        _ => Verdict::Dropped,
+    };
+    let points = usage::points(&answer.nodes);
+    let failed = matches!(verdict, Verdict::Failed);
+    let node_error = answer.node_error.as_deref().map(|error| error.chars().take(1000).collect::<String>());
+    let end = RunEnd {
+        state: if failed { "failed" } else { "answered" },
+        error_class: failed.then_some(ErrorClass::Failed.as_str()),
+        error_code: failed.then_some("node_failed"),
+        error_message: node_error.as_deref(),
+        answer: Some(&answer.text),
+        outcome: verdict.outcome(),
+        points,
+    };
+    if !ai_runs::end(conn, run.id, &end).await? {
+        return Ok(Ended::Over(Err(JobError::Lost)));
+    }
+    if failed {
+        let error = failure(ErrorClass::Failed, "node_failed");
+        breaker::failed(conn, run.organization_id, run.account_id, &run.key_hash, &error).await?;
+    } else {
+        breaker::succeeded(conn, run.account_id, &run.key_hash).await?;
+    }
+    let ended = match (verdict, standing, settings, facts) {
+        (Verdict::Say { text, masked }, Some(standing), Some(_), Some(facts)) => {
+            let Delivered { ids, cut } = {
+                let answered_at = Utc::now() - answer.finished.elapsed();
+                say(conn, ctx, run, &standing, &facts, (&text, answered_at)).await?
+            };
+            let details = json!({"messages": ids.len(), "job_ids": ids, "cut": cut, "masked": masked});
+            Ended::Over(Ok(done(run.id, "sent", details)))
+        }
+        (Verdict::Draft { text, reason, word_ids }, Some(standing), Some(chosen), _) => {
+            let minutes = chosen.draft_minutes;
+            let draft = draft(conn, run, standing.turn.epoch, minutes, &text, (reason, &word_ids)).await?;
+            Ended::Over(Ok(done(run.id, "drafted", json!({"draft_id": draft, "reason": reason}))))
+        }
+        (Verdict::HandOff { reason, note }, ..) => {
+            Ended::Over(hand_off(conn, run.organization_id, run.conversation_id, reason, note).await?)
+        }
+        (Verdict::Failed, ..) => again_or_hand_off(conn, run).await?,
+        (Verdict::Superseded, ..) => Ended::Over(Err(newer_message())),
+        _ => Ended::Over(Err(taken_over())),
+    };
+    // Budgets after the chat's rows, and alerts after budgets.
+    spending::book_run(conn, &spent(run), &usage::lines(&answer.nodes)).await?;
+    if let Some(outcome) = end.outcome.or(failed.then_some("failed")) {
+        ctx.services.metrics.ai_runs.with_label_values(&[outcome]).inc();
+    }
+    Ok(ended)
+}
+
+/// What is made of an answer that is still wanted.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Say { text: String, masked: bool },
+    Draft { text: String, reason: &'static str, word_ids: Vec<Uuid> },
+    HandOff { reason: &'static str, note: &'static str },
+    Failed,
+    Superseded,
+    Dropped,
+}
+
+impl Verdict {
+    /// Returns the word that is stored; none: the run may be repeated.
+    fn outcome(&self) -> Option<&'static str> {
+        match self {
+            Verdict::Say { .. } => Some("sent"),
+            Verdict::Draft { .. } => Some("drafted"),
+            Verdict::HandOff { .. } => Some("handed_off"),
+            Verdict::Failed => None,
+            Verdict::Superseded => Some("superseded"),
+            Verdict::Dropped => Some("dropped"),
+        }
+    }
+}
+
+fn judge(answer: &Answer, chosen: &AccountAi, words: &super::words::Words) -> Verdict {
+    if answer.node_error.is_some() {
+        // What it wrote in spite of that may be half an answer, or the error itself.
+        return Verdict::Failed;
+    }
+    let text = text::plain(&answer.text);
+    if text.is_empty() {
+        return Verdict::HandOff {
+            reason: "empty_answer",
+            note: "the model had nothing to say; a person should answer this customer",
+        };
+    }
+    if text::is_fault(&text) {
+        return Verdict::HandOff {
+            reason: "answer_failed",
+            note: "the workflow answered with a fault instead of an answer; a person should answer this customer",
+        };
+    }
+    let found = words.check(&text);
+    match found.action {
+        Some(Action::Block) => Verdict::HandOff {
+            reason: "sensitive_words",
+            note: "the answer held words that must not be said; a person should answer this customer",
+        },
+        Some(Action::Review) => {
+            Verdict::Draft { text: found.text, reason: "sensitive_words", word_ids: found.word_ids }
+        }
+        _ if chosen.review == "human" => {
+            Verdict::Draft { text: found.text, reason: "asked", word_ids: found.word_ids }
+        }
+        action => Verdict::Say { text: found.text, masked: action == Some(Action::Mask) },
+    }
+}
+
+struct Delivered {
+    ids: Vec<Uuid>,
+    cut: bool,
+}
+
+async fn say(
+    conn: &mut Conn,
+    ctx: &Context,
+    run: &Run,
+    standing: &Standing,
+    facts: &Facts,
+    (text, answered_at): (&str, DateTime<Utc>),
+) -> Result<Delivered, Error> {
+    let Standing { chat, turn } = standing;
+    let mention = (chat.kind == "group").then_some((turn.sender_wxid.as_str(), facts.name.as_str()));
+    let delivered = deliver(
+        conn,
+        &Delivery {
+            organization_id: run.organization_id,
+            account_id: run.account_id,
+            conversation_id: run.conversation_id,
+            peer_wxid: &chat.peer_wxid,
+            mention,
+            turn_id: turn.id,
+            run: turn.run,
+            epoch: turn.epoch,
+            answered_at: Some(answered_at),
+            text,
+            disclosed: facts.disclosed,
+            now: chat.now,
+            trace_id: &ctx.trace_id,
+            created_by: ctx.created_by,
+        },
+    )
+    .await?;
+    Ok(Delivered { ids: delivered.job_ids, cut: delivered.cut })
+}
+
+async fn draft(
+    conn: &mut Conn,
+    run: &Run,
+    epoch: i64,
+    minutes: i32,
+    text: &str,
+    (reason, word_ids): (&str, &[Uuid]),
+) -> Result<Uuid, Error> {
+    let id = Uuid::now_v7();
+    let parts = text::split(text).parts;
+    let draft = NewDraft {
+        id,
+        organization_id: run.organization_id,
+        account_id: run.account_id,
+        conversation_id: run.conversation_id,
+        turn_id: run.turn_id,
+        run: run.run,
+        epoch,
+        parts: &parts,
+        reason,
+        word_ids,
+        minutes,
+    };
+    drafts::create(conn, &draft).await?;
+    replies::set_turn(conn, run.turn_id, "review", None).await?;
+    alerts::raise(
+        conn,
+        &NewAlert {
+            organization_id: run.organization_id,
+            kind: "draft_waiting",
+            severity: Severity::Info,
+            dedupe_key: &format!("draft:{id}"),
+            text: "an answer of the AI waits for a person to look at it",
+            account_id: Some(run.account_id),
+            conversation_id: Some(run.conversation_id),
+            details: Some(json!({"draft_id": id, "reason": reason})),
+        },
+    )
+    .await?;
+    Ok(id)
+}
+
+/// Concludes a run that brought no answer.
+pub(crate) async fn failed(ctx: &Context, run: &Run, error: &AiError) -> Result<Ended, JobError> {
+    if error.class == ErrorClass::Ambiguous {
+        // It stays at `calling`: the records are asked for it.
+        let mut conn = ctx.conn().await?;
+        ai_runs::note(&mut conn, run.id, error.class.as_str(), error.code, &error.message).await?;
+        let organization = run.organization_id;
+        conn.transaction(async |conn| {
+            breaker::failed(conn, organization, run.account_id, &run.key_hash, error).await
+        })
+        .await?;
+        return Ok(Ended::Again);
+    }
+    let mut conn = ctx.conn().await?;
+    let ended = conn.transaction(async |conn| failed_within(conn, ctx, run, error).await).await?;
+    Ok(ended)
+}
+
+async fn failed_within(conn: &mut Conn, ctx: &Context, run: &Run, error: &AiError) -> Result<Ended, Error> {
+    let standing = Standing::lock(conn, run).await?;
+    let end = RunEnd {
+        state: "failed",
+        error_class: Some(error.class.as_str()),
+        error_code: Some(error.code),
+        error_message: Some(&error.message),
+        ..RunEnd::default()
+    };
+    if !ai_runs::end(conn, run.id, &end).await? {
+        return Ok(Ended::Over(Err(JobError::Lost)));
+    }
+    breaker::failed(conn, run.organization_id, run.account_id, &run.key_hash, error).await?;
+    ctx.services.metrics.ai_runs.with_label_values(&["failed"]).inc();
+    let ended = match &standing {
+        Some(standing) if standing.unwanted(run).is_none() => match error.class {
+            ErrorClass::Refused | ErrorClass::Quota => {
+                let note =
+                    "the AI provider refuses the workflow's key or app; a person should answer this customer";
+                Ended::Over(
+                    hand_off(conn, run.organization_id, run.conversation_id, "ai_refused", note).await?,
+                )
+            }
+            ErrorClass::Failed | ErrorClass::Ambiguous => again_or_hand_off(conn, run).await?,
+            ErrorClass::NotRun | ErrorClass::Throttled => {
+                wait_or_hand_off(conn, run, standing, error).await?
+            }
+        },
+        Some(standing) => match standing.unwanted(run) {
+            Some(Unwanted::Superseded) => Ended::Over(Err(newer_message())),
+            _ => Ended::Over(Err(taken_over())),
+        },
+        None => Ended::Over(Err(taken_over())),
+    };
+    if error.class == ErrorClass::Failed {
+        // It ran, and nobody says what that cost.
+        estimate(conn, run).await?;
+    } else {
+        spending::release(conn, run.organization_id, run.id).await?;
+    }
+    Ok(ended)
+}
+
+/// Concludes a run of which nobody will ever know whether it ran.
+pub(crate) async fn lost(ctx: &Context, run: &Run) -> Result<Ended, JobError> {
+    let mut conn = ctx.conn().await?;
+    let ended = conn
+        .transaction(async |conn| {
+            let standing = Standing::lock(conn, run).await?;
+            let end = RunEnd { state: "unknown", ..RunEnd::default() };
+            if !ai_runs::end(conn, run.id, &end).await? {
+                return Ok(Ended::Over(Err(JobError::Lost)));
+            }
+            ctx.services.metrics.ai_runs.with_label_values(&["unknown"]).inc();
+            let ended = match &standing {
+                Some(standing) if standing.unwanted(run).is_none() => again_or_hand_off(conn, run).await?,
+                _ => Ended::Over(Err(taken_over())),
+            };
+            estimate(conn, run).await?;
+            Ok::<_, Error>(ended)
+        })
+        .await?;
+    Ok(ended)
+}
+
+/// Books what was reserved: nobody knows better.
+async fn estimate(conn: &mut Conn, run: &Run) -> Result<(), Error> {
+    let workflow = settings::workflow(conn, run.organization_id, run.workflow_id).await?;
+    match workflow {
+        Some(workflow) => spending::book_estimate(conn, &spent(run), &workflow.reserve_yuan).await,
+        None => spending::release(conn, run.organization_id, run.id).await,
+    }
+}
+
+/// Allows one more run, or asks a person. The end of this one is written already.
+async fn again_or_hand_off(conn: &mut Conn, run: &Run) -> Result<Ended, Error> {
+    let runs = ai_runs::of_job(conn, run.turn_id, run.job_id).await?;
+    if runs.iter().filter(|run| missed(run)).count() < MAX_MISSES {
+        return Ok(Ended::Again);
+    }
+    let note = "the model failed twice; a person should answer this customer";
+    Ok(Ended::Over(hand_off(conn, run.organization_id, run.conversation_id, "answer_failed", note).await?))
+}
+
+/// Nothing ran: waits a little, unless the customer has waited long enough.
+async fn wait_or_hand_off(
+    conn: &mut Conn,
+    run: &Run,
+    standing: &Standing,
+    error: &AiError,
+) -> Result<Ended, Error> {
+    let runs = ai_runs::of_job(conn, run.turn_id, run.job_id).await?;
+    let tries = u32::try_from(runs.iter().filter(|run| run.state == "failed").count()).unwrap_or(u32::MAX);
+    let backoff = Duration::from_secs(1 << tries.saturating_sub(1).min(4)).min(MAX_BACKOFF);
+    let wait = error.retry_after.unwrap_or(backoff).max(Duration::from_millis(200));
+    let until = standing.chat.now + TimeDelta::from_std(wait).unwrap_or(TimeDelta::MAX);
+    if until <= standing.turn.last_message_at + PATIENCE {
+        let (code, note) = match error.class {
+            ErrorClass::Throttled => ("ai_rate_limited", "the AI provider asks for patience"),
+            _ => ("ai_unreachable", "the AI provider could not be reached"),
+        };
+        return Ok(Ended::Over(Err(snooze(wait, code, note))));
+    }
+    let note = "the AI provider could not be reached for two minutes; a person should answer this customer";
+    Ok(Ended::Over(hand_off(conn, run.organization_id, run.conversation_id, "ai_unreachable", note).await?))
+}
+
+fn spent(run: &Run) -> spending::Run {
+    spending::Run {
+        run_id: run.id,
+        organization_id: run.organization_id,
+        account_id: run.account_id,
+        user_id: run.user_id,
+        conversation_id: run.conversation_id,
+        job_id: run.job_id,
+        occurred_at: run.started_at,
+    }
+}
+
+fn failure(class: ErrorClass, code: &'static str) -> AiError {
+    AiError { class, code, message: "a node of the workflow failed".to_owned(), retry_after: None }
+}
