@@ -79,7 +79,7 @@ pub(super) async fn answer(
     }
     let mut workflow = json!({ "alias": WORKFLOW, "api_key": key.unwrap_or(KEY) });
     if key.is_none() {
-        workflow["app_id"] = json!("app_demo");
+        workflow["app_id"] = json!("appdemo");
     }
     let made = client.post(format!("{base}/ai-workflows")).bearer_auth(token).json(&workflow);
     expect(call(made).await?, 201, "the workflow")?;

@@ -97,7 +97,7 @@ async fn answer(request: &Request, body: Body, sandbox: &Sandbox, is_v2: bool) -
     let authorization = header(header::AUTHORIZATION.as_str());
     let stream = ask.stream;
     match check(sandbox, authorization, ask, is_v2, trace_id) {
-        Err(refusal) => refusal,
+        Err(refusal) => *refusal,
         Ok(call) => {
             tracing::debug!(stream, script = ?call.script.as_ref().map(|script| script.id), "fastgpt call");
             begin(sandbox, request, call).await
@@ -112,18 +112,19 @@ fn check(
     ask: Ask,
     is_v2: bool,
     trace_id: Option<String>,
-) -> Result<Call, Response> {
+) -> Result<Call, Box<Response>> {
     let mut state = sandbox.state();
     let fastgpt = &mut state.fastgpt;
     let settings = fastgpt.settings;
-    let refuse = |refused: Refused| wire::refuse(&refused, ask.stream);
+    let refuse = |refused: Refused| Box::new(wire::refuse(&refused, ask.stream));
     let caller = fastgpt.keys.check(authorization).map_err(refuse)?;
     let app_id = caller.app(ask.app_id.as_deref()).map_err(refuse)?;
     if settings.points_exhausted || caller.exhausted {
         return Err(refuse(Refused::points()));
     }
     fastgpt.admit(Instant::now()).map_err(|seconds| {
-        wire::refuse_haste(settings.profile, settings.requests_per_minute.unwrap_or_default(), seconds)
+        let limit = settings.requests_per_minute.unwrap_or_default();
+        Box::new(wire::refuse_haste(settings.profile, limit, seconds))
     })?;
     let question = question(&ask.messages).map_err(|problem| refuse(Refused::text(problem)))?;
     let chat_id = ask.chat_id.as_deref().unwrap_or_default();
