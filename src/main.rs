@@ -37,6 +37,9 @@ enum Command {
     Admin(commands::admin::Command),
     /// Measure the whole path on private servers: bulk enqueue, drain, idle pickup.
     Bench(commands::bench::Args),
+    /// Keep the search engine's index by hand.
+    #[command(subcommand)]
+    Search(commands::search::Command),
     /// Print the OpenAPI document.
     Openapi,
 }
@@ -57,6 +60,7 @@ fn main() -> std::process::ExitCode {
                 Command::Dev => commands::dev::run().await,
                 Command::Admin(command) => commands::admin::run(command).await,
                 Command::Bench(args) => commands::bench::run(args).await,
+                Command::Search(command) => commands::search::run(command).await,
                 Command::Openapi => commands::api::print_openapi(),
             }
         })

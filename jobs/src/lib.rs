@@ -26,6 +26,7 @@ mod properties;
 pub mod provider;
 pub mod redis_health;
 pub mod registry;
+pub mod search;
 pub mod secret;
 pub mod services;
 pub mod step;

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::metrics::Metrics;
 use crate::process::config::Ceilings;
 use crate::provider::MessageSender;
+use crate::search::MessageIndex;
 use crate::secret::Secret;
 use crate::vault::Vault;
 
@@ -26,6 +27,8 @@ pub struct Services {
     pub vault: Option<Arc<Vault>>,
     /// The token of accounts that have none of their own, and the key of its window.
     pub default_token: Option<(Secret, String)>,
+    /// The search engine; none: Postgres searches.
+    pub index: Option<Arc<dyn MessageIndex>>,
     /// Ceilings of this install.
     pub ceilings: Ceilings,
     /// Counters.

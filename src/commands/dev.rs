@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use entropy_jobs::process::config::{Ceilings, Gewe, Http, Registration, Stores, environment, vault};
+use entropy_jobs::process::config::{Ceilings, Gewe, Http, Registration, Search, Stores, environment, vault};
 use entropy_jobs::process::shutdown;
 use entropy_jobs::secret::Secret;
 use entropy_schema::{Db, Profile};
@@ -123,6 +123,7 @@ async fn serve(
         stores: stores.clone(),
         gewe: Gewe::load(&lookup)?,
         ceilings,
+        search: Search::load(&environment)?,
         vault: vault(&lookup)?,
         slots: 32,
     };

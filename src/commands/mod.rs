@@ -7,6 +7,7 @@ pub(crate) mod dev;
 pub(crate) mod migrate;
 pub(crate) mod sandbox;
 pub(crate) mod scheduler;
+pub(crate) mod search;
 pub(crate) mod worker;
 
 use entropy_jobs::process::config::{LogFormat, environment};
@@ -29,6 +30,7 @@ Environment (an empty variable counts as not set; .env.example has them all with
   GEWE_TOKEN_ID            token of accounts that have none of their own
   GEWE_CALLBACK_SECRET     end of /callbacks/gewe/{secret}; at least 8 characters; without it nobody may call back
   GEWE_CALLBACK_HEADER_SECRET  what callbacks carry in Authorization     (default: nothing)
+  ELASTICSEARCH_URL        searches messages, http://host:9200           (default: Postgres does)
   MAX_MESSAGES_PER_MINUTE  ceiling of one account                       (default: 40)
   MAX_API_CALLS_PER_HOUR   ceiling of one GeWe token                    (default: 1000)
   RUST_LOG                 what is logged                               (default: info,apalis_core=warn)

@@ -1,6 +1,6 @@
 //! `entropy worker`.
 
-use entropy_jobs::process::config::{Ceilings, Gewe, Stores, environment, vault};
+use entropy_jobs::process::config::{Ceilings, Gewe, Search, Stores, environment, vault};
 use entropy_jobs::process::shutdown;
 use entropy_workers::Settings;
 
@@ -17,6 +17,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         stores: Stores::load(&environment)?,
         gewe: Gewe::load(&environment)?,
         ceilings: Ceilings::load(&environment)?,
+        search: Search::load(&environment)?,
         vault: vault(&environment)?,
         slots: args.slots.into(),
     };

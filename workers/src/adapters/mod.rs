@@ -2,4 +2,5 @@
 //!
 //! An adapter knows a wire and how its failures are to be read. It knows no job, no lane and no limit.
 
+pub mod elastic;
 pub mod gewe;
