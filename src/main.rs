@@ -40,6 +40,9 @@ enum Command {
     Costs(commands::costs::Command),
     /// Measure the whole path on private servers: bulk enqueue, drain, idle pickup.
     Bench(commands::bench::Args),
+    /// Keep the search engine's index by hand.
+    #[command(subcommand)]
+    Search(commands::search::Command),
     /// Print the OpenAPI document.
     Openapi,
 }
@@ -61,6 +64,7 @@ fn main() -> std::process::ExitCode {
                 Command::Admin(command) => commands::admin::run(command).await,
                 Command::Costs(command) => commands::costs::run(command).await,
                 Command::Bench(args) => commands::bench::run(args).await,
+                Command::Search(command) => commands::search::run(command).await,
                 Command::Openapi => commands::api::print_openapi(),
             }
         })

@@ -29,6 +29,7 @@ pub mod provider;
 pub mod redis_health;
 pub mod registry;
 pub mod repricing;
+pub mod search;
 pub mod secret;
 pub mod services;
 pub mod spending;

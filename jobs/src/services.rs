@@ -12,6 +12,7 @@ use crate::ai::words;
 use crate::metrics::Metrics;
 use crate::process::config::Ceilings;
 use crate::provider::MessageSender;
+use crate::search::MessageIndex;
 use crate::secret::Secret;
 use crate::vault::Vault;
 
@@ -34,6 +35,8 @@ pub struct Services {
     pub vault: Option<Arc<Vault>>,
     /// The token of accounts that have none of their own, and the key of its window.
     pub default_token: Option<(Secret, String)>,
+    /// The search engine; none: Postgres searches.
+    pub index: Option<Arc<dyn MessageIndex>>,
     /// Ceilings of this install.
     pub ceilings: Ceilings,
     /// Counters.

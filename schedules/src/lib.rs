@@ -12,14 +12,14 @@ mod entries;
 mod properties;
 mod ticker;
 
-use entropy_jobs::process::config::Stores;
+use entropy_jobs::process::config::{Search, Stores, environment};
 use entropy_jobs::process::migrated::migrated;
 use entropy_jobs::wake::Waker;
 use entropy_schema::{Db, Profile};
 use tokio_util::sync::CancellationToken;
 
 pub use due::CatchUp;
-pub use entries::{Entry, entries};
+pub use entries::{Entry, entries, indexing};
 pub use ticker::Ticker;
 
 /// Connections of a scheduler: it writes a few rows an hour, and one slow schedule must not stop the others.
@@ -34,5 +34,9 @@ pub async fn run(stores: &Stores, stop: CancellationToken) -> anyhow::Result<()>
     if !migrated(&db, &stop).await {
         return Ok(());
     }
-    Ticker::new(db, waker).run(entries(), stop).await
+    let mut entries = entries();
+    if Search::load(&environment)?.url.is_some() {
+        entries.push(indexing());
+    }
+    Ticker::new(db, waker).run(entries, stop).await
 }

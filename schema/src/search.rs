@@ -157,6 +157,13 @@ pub fn first_id_of(at: DateTime<Utc>) -> Uuid {
     Uuid::from_u128(millis << 80)
 }
 
+/// Returns the smallest UUIDv7 of the moment that lies `millis` after that of `id`.
+pub fn moved(id: Uuid, millis: i64) -> Uuid {
+    let at =
+        i64::try_from(id.as_u128() >> 80).unwrap_or_default().saturating_add(millis).clamp(0, (1 << 48) - 1);
+    Uuid::from_u128(u128::try_from(at).unwrap_or_default() << 80)
+}
+
 /// Returns the pattern for `ILIKE` that finds a text as it is.
 fn pattern(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len() + 2);
@@ -187,5 +194,7 @@ mod tests {
         assert!(first_id_of(at) <= made && made < first_id_of(at + TimeDelta::seconds(10)));
         assert_eq!(first_id_of(DateTime::<Utc>::MIN_UTC), Uuid::nil());
         assert!(first_id_of(DateTime::<Utc>::MAX_UTC) > made);
+        assert!(moved(made, -1) < made && moved(made, 1) > made);
+        assert_eq!(moved(Uuid::nil(), -1), Uuid::nil());
     }
 }

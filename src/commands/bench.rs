@@ -10,7 +10,7 @@ use entropy_jobs::class::Class;
 use entropy_jobs::enqueue::{Enqueuer, NewJob, Options, new_job};
 use entropy_jobs::job::{Done, Job, JobError};
 use entropy_jobs::lifecycle::Delivery;
-use entropy_jobs::process::config::{Ceilings, Fastgpt, Gewe, Stores};
+use entropy_jobs::process::config::{Ceilings, Fastgpt, Gewe, Search, Stores};
 use entropy_jobs::process::telemetry;
 use entropy_jobs::secret::Secret;
 use entropy_jobs::services::Context;
@@ -119,6 +119,7 @@ async fn measure(args: &Args, stores: &Stores) -> anyhow::Result<()> {
         gewe: Gewe { endpoint: "http://127.0.0.1:9/gewe/v2/api".into(), token: None },
         fastgpt: Fastgpt::default(),
         ceilings: Ceilings { messages_per_minute: 40, api_calls_per_hour: 1000 },
+        search: Search { url: None, index: "bench-messages".into() },
         vault: None,
         slots: args.slots,
     })?

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use entropy_jobs::process::config::{
-    Ceilings, Fastgpt, Gewe, Http, Registration, Stores, environment, vault,
+    Ceilings, Fastgpt, Gewe, Http, Registration, Search, Stores, environment, vault,
 };
 use entropy_jobs::process::shutdown;
 use entropy_jobs::secret::Secret;
@@ -135,6 +135,7 @@ async fn serve(
         gewe: Gewe::load(&lookup)?,
         fastgpt: Fastgpt::load(&lookup)?,
         ceilings,
+        search: Search::load(&environment)?,
         vault: vault(&lookup)?,
         slots: 32,
     };

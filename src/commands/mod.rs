@@ -9,6 +9,7 @@ pub(crate) mod dev;
 pub(crate) mod migrate;
 pub(crate) mod sandbox;
 pub(crate) mod scheduler;
+pub(crate) mod search;
 pub(crate) mod worker;
 
 use entropy_jobs::process::config::{LogFormat, environment};
@@ -33,6 +34,7 @@ Environment (an empty variable counts as not set; .env.example has them all with
   GEWE_CALLBACK_HEADER_SECRET  what callbacks carry in Authorization     (default: nothing)
   FASTGPT_API_ENDPOINT     https://cloud.fastgpt.cn/api; of workflows that have no address of their own
   FASTGPT_API_KEY          key of the workflow that entropy dev begins with
+  ELASTICSEARCH_URL        searches messages, http://host:9200           (default: Postgres does)
   MAX_MESSAGES_PER_MINUTE  ceiling of one account                       (default: 40)
   MAX_API_CALLS_PER_HOUR   ceiling of one GeWe token                    (default: 1000)
   RUST_LOG                 what is logged                               (default: info,apalis_core=warn)

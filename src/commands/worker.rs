@@ -1,6 +1,6 @@
 //! `entropy worker`.
 
-use entropy_jobs::process::config::{Ceilings, Fastgpt, Gewe, Stores, environment, vault};
+use entropy_jobs::process::config::{Ceilings, Fastgpt, Gewe, Search, Stores, environment, vault};
 use entropy_jobs::process::shutdown;
 use entropy_workers::Settings;
 
@@ -18,6 +18,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         gewe: Gewe::load(&environment)?,
         fastgpt: Fastgpt::load(&environment)?,
         ceilings: Ceilings::load(&environment)?,
+        search: Search::load(&environment)?,
         vault: vault(&environment)?,
         slots: args.slots.into(),
     };

@@ -26,6 +26,7 @@ mod provider;
 mod record;
 mod retention;
 mod schema;
+mod search;
 mod shutdown;
 mod soak;
 mod stores;

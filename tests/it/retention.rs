@@ -1,6 +1,6 @@
 //! Pruning: what is old goes, what is young stays, whatever the clock that made its id.
 
-use entropy_schema::retention::{prune_jobs, prune_sends};
+use entropy_schema::retention::{prune_callbacks, prune_jobs, prune_sends};
 use uuid::Uuid;
 
 use crate::harness::Book;
@@ -52,4 +52,28 @@ async fn what_is_older_than_its_days_is_pruned_and_nothing_else() {
     assert_eq!(prune_sends(&mut conn, 30, 100).await.expect("pruned"), 5);
     assert_eq!(prune_sends(&mut conn, 0, 100).await.expect("pruned"), 3, "two days are kept in any case");
     assert_eq!(book.number("SELECT count(*) AS n FROM sends").await, 3);
+}
+
+#[tokio::test]
+async fn handled_events_of_the_provider_are_pruned_and_their_keys_stay() {
+    let book = Book::open().await;
+    for (days, handled) in [(1, true), (29, true), (32, true), (33, true), (40, false)] {
+        book.run(&format!(
+            "WITH made AS (
+                 INSERT INTO callback_events (id, organization_id, account_id, event_type, body, received_at, outcome, \
+                     processed_at) \
+                 SELECT rpad(lpad(to_hex((EXTRACT(EPOCH FROM at) * 1000)::bigint), 12, '0'), 32, md5(random()::text))::uuid, \
+                     '{o}', '{o}', 'AddMsg', '{{}}', at, CASE WHEN {handled} THEN 'applied' END, \
+                     CASE WHEN {handled} THEN at END \
+                 FROM (SELECT now() - interval '{days} days' AS at) AS times RETURNING id, account_id \
+             ) INSERT INTO callback_keys (account_id, event_key, event_id) SELECT account_id, 'm:' || id, id FROM made",
+            o = book.organization,
+        ))
+        .await;
+    }
+    let mut conn = book.conn().await;
+    assert_eq!(prune_callbacks(&mut conn, 30, 1).await.expect("pruned"), 1, "no more than a slice");
+    assert_eq!(prune_callbacks(&mut conn, 30, 100).await.expect("pruned"), 1);
+    assert_eq!(book.number("SELECT count(*) AS n FROM callback_events").await, 3);
+    assert_eq!(book.number("SELECT count(*) AS n FROM callback_keys").await, 5);
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use entropy_jobs::metrics::Metrics;
-use entropy_jobs::process::config::{Ceilings, Fastgpt, Gewe, Stores};
+use entropy_jobs::process::config::{Ceilings, Fastgpt, Gewe, Search, Stores};
 use entropy_jobs::process::migrated::migrated;
 use entropy_jobs::redis_health::Health;
 use entropy_jobs::registry::Registry;
+use entropy_jobs::search::MessageIndex;
 use entropy_jobs::services::Services;
 use entropy_jobs::vault::Vault;
 use entropy_schema::workers::NewWorker;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::adapters::elastic::Elastic;
 use crate::adapters::fastgpt::{FastGptClient, Patience};
 use crate::adapters::gewe::{GeweClient, Timeouts};
 use crate::attempt::Runner;
@@ -39,6 +41,8 @@ pub struct Settings {
     pub fastgpt: Fastgpt,
     /// The install's ceilings.
     pub ceilings: Ceilings,
+    /// Where messages are searched.
+    pub search: Search,
     /// Opens sealed tokens.
     pub vault: Option<Vault>,
     /// Attempts at once, of each queue.
@@ -85,6 +89,7 @@ impl Worker {
     /// Wires a worker up. Connects to nothing yet.
     pub fn new(settings: Settings) -> anyhow::Result<Worker> {
         let Settings { stores, gewe, fastgpt, ceilings, vault, slots } = settings;
+        let Settings { stores, gewe, ceilings, search, vault, slots } = settings;
         let db = Db::new(stores.database_url.expose(), stores.pool_size, Profile::Worker)?;
         let guard = Arc::new(Guard::new(ceilings.messages_per_minute.unsigned_abs()));
         let default_token = gewe.token.map(|token| {
@@ -101,6 +106,7 @@ impl Worker {
             guard: guard.clone(),
             vault: vault.map(Arc::new),
             default_token,
+            index: Elastic::new(&search)?.map(|index| Arc::new(index) as Arc<dyn MessageIndex>),
             ceilings,
             metrics: Arc::new(Metrics::new()?),
         };

@@ -6,6 +6,7 @@ pub mod ai_reply;
 pub mod cost_tally;
 pub mod expire_keys;
 pub mod handle_callback;
+pub mod index_messages;
 pub mod prune_history;
 pub mod reap_workers;
 pub mod send_message;
@@ -17,6 +18,7 @@ pub fn registry() -> Registry {
         .register::<cost_tally::CostTally>()
         .register::<expire_keys::ExpireKeys>()
         .register::<handle_callback::HandleCallback>()
+        .register::<index_messages::IndexMessages>()
         .register::<prune_history::PruneHistory>()
         .register::<reap_workers::ReapWorkers>()
         .register::<send_message::SendMessage>()

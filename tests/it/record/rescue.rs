@@ -33,6 +33,7 @@ pub(super) fn rescuer_over(book: &Book, redis: &RedisServer, namespace: &str) ->
         guard: Arc::new(Guard::new(40)),
         vault: None,
         default_token: None,
+        index: None,
         ceilings: Ceilings { messages_per_minute: 40, api_calls_per_hour: 1000 },
         metrics: Arc::new(Metrics::new().unwrap()),
     };

@@ -2,6 +2,7 @@
 //!
 //! An adapter knows a wire and how its failures are to be read. It knows no job, no lane and no limit.
 
+pub mod elastic;
 pub mod fastgpt;
 pub mod gewe;
 mod outgoing;

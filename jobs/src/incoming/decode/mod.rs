@@ -148,7 +148,7 @@ pub fn event_in(body: &Value, setting: &Setting<'_>) -> Event {
 
 fn app_id(body: &Value) -> Option<String> {
     let app_id = fields::words(body, "Appid", MAX_NAME + 1)?;
-    (app_id.chars().count() <= MAX_NAME).then_some(app_id)
+    (app_id.chars().count() <= MAX_NAME && !app_id.chars().any(char::is_control)).then_some(app_id)
 }
 
 /// Tells one of the packets with which the provider looks for us.
