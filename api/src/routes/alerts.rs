@@ -72,6 +72,7 @@ impl Alerts {
     ///
     /// Newest first. Needs the role agent. They are kept for 180 days.
     #[oai(path = "/alerts", method = "get", operation_id = "list_alerts")]
+    #[expect(clippy::too_many_arguments, reason = "one per query parameter")]
     async fn list(
         &self,
         state: Data<&AppState>,

@@ -116,6 +116,7 @@ impl Drafts {
     ///
     /// Newest first. Needs the role agent.
     #[oai(path = "/drafts", method = "get", operation_id = "list_drafts")]
+    #[expect(clippy::too_many_arguments, reason = "one per query parameter")]
     async fn list(
         &self,
         state: Data<&AppState>,
