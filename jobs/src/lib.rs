@@ -8,6 +8,7 @@
 pub mod ai;
 pub mod backoff;
 pub mod batch;
+pub mod calendar;
 pub mod class;
 pub mod conversation;
 pub mod enqueue;
@@ -20,14 +21,17 @@ pub mod limits;
 pub mod message;
 pub mod metrics;
 pub mod outbound_url;
+pub mod pricing;
 pub mod process;
 #[cfg(test)]
 mod properties;
 pub mod provider;
 pub mod redis_health;
 pub mod registry;
+pub mod repricing;
 pub mod secret;
 pub mod services;
+pub mod spending;
 pub mod step;
 pub mod vault;
 pub mod wake;

@@ -109,8 +109,10 @@ impl Limits {
     /// Returns how long the next send must wait, and for which limit; none: it may go now.
     pub fn wait(&self, windows: &Windows) -> Option<Wait> {
         let minute = TimeDelta::minutes(1);
+        // Without a gap, a call that counts from a later moment (its process seemed to die under it) holds nothing up.
+        let last = windows.last.filter(|_| self.min_gap_ms > 0);
         let opens = [
-            (Limit::MinGap, windows.last, TimeDelta::milliseconds(self.min_gap_ms.into())),
+            (Limit::MinGap, last, TimeDelta::milliseconds(self.min_gap_ms.into())),
             (Limit::MessagesPerMinute, windows.fills_minute, minute),
             (Limit::RecipientsPerMinute, windows.fills_recipients, minute),
             (Limit::ApiCallsPerHour, windows.fills_token_hour, TimeDelta::hours(1)),
@@ -178,6 +180,13 @@ mod tests {
         let wait = LIMITS.wait(&windows(20)).expect("the minute is full");
         assert_eq!((wait.limit, wait.delay), (Limit::MessagesPerMinute, TimeDelta::seconds(40)));
         assert_eq!(LIMITS.wait(&windows(60)), None);
+    }
+
+    #[test]
+    fn an_account_without_a_gap_does_not_wait_for_one() {
+        let windows = Windows { last: Some(now() + TimeDelta::seconds(3)), ..empty() };
+        assert!(LIMITS.wait(&windows).is_some());
+        assert_eq!(Limits { min_gap_ms: 0, ..LIMITS }.wait(&windows), None);
     }
 
     #[test]

@@ -1,3 +1,5 @@
+ALTER TABLE workers DROP COLUMN session_since;
+
 ALTER TABLE lanes
     DROP CONSTRAINT lanes_kind_known,
     ADD CONSTRAINT lanes_kind_check CHECK (kind IN ('account', 'conversation', 'enrollment'));

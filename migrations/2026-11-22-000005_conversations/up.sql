@@ -475,3 +475,10 @@ CREATE INDEX budget_reservations_expiry_idx ON budget_reservations (expires_at);
 ALTER TABLE lanes
     DROP CONSTRAINT lanes_kind_check,
     ADD CONSTRAINT lanes_kind_known CHECK (kind IN ('account', 'conversation', 'enrollment', 'background')) NOT VALID;
+
+-- ------------------------------------------------------------------------------------------------------------------
+-- Workers
+-- ------------------------------------------------------------------------------------------------------------------
+
+-- Since when a worker holds a session that names it. Null: it has none, and nothing but its leases tells whether it lives.
+ALTER TABLE workers ADD COLUMN session_since timestamptz;

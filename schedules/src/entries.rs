@@ -40,7 +40,13 @@ pub fn entries() -> Vec<Entry> {
         Entry::new("prune_history", "0 20 3 * * *", Tz::Asia__Shanghai, RunOnce, |options| {
             // A month answers "what happened to that message"; dead jobs wait for a person, who may be on leave; who
             // was sent what is asked about for half a year.
-            let args = PruneHistory { keep_jobs_days: 30, keep_dead_days: 90, keep_sends_days: 180 };
+            // The raw events are for finding out what the provider meant, and hold what customers wrote.
+            let args = PruneHistory {
+                keep_jobs_days: 30,
+                keep_dead_days: 90,
+                keep_sends_days: 180,
+                keep_callbacks_days: 30,
+            };
             new_job(&args, options)
         }),
         // Old login failures go with the keys, so it is hourly; and it is cheap, so a missed hour is made good at once.

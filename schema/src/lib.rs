@@ -9,7 +9,9 @@
 pub mod accounts;
 pub mod alerts;
 pub mod audit;
+pub mod budgets;
 mod cached;
+pub mod callbacks;
 pub mod clock;
 pub mod contacts;
 pub mod conversations;
@@ -21,6 +23,7 @@ pub mod messages;
 pub mod migrations;
 pub mod opt_outs;
 mod pool;
+pub mod presence;
 pub mod queues;
 pub mod record;
 pub mod retention;

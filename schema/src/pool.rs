@@ -1,5 +1,6 @@
 //! The connection pool, with the session settings that the statements of this crate rely on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
@@ -32,6 +33,8 @@ pub enum Profile {
 #[derive(Clone)]
 pub struct Db {
     pool: Pool<AsyncPgConnection>,
+    url: Arc<str>,
+    profile: Profile,
 }
 
 impl std::fmt::Debug for Db {
@@ -46,22 +49,13 @@ impl Db {
         let mut config = ManagerConfig::default();
         // The default asks `SELECT 1` before every loan: a round trip on every hot path.
         config.recycling_method = RecyclingMethod::Fast;
-        config.custom_setup = Box::new(move |url| {
-            async move {
-                let mut conn = AsyncPgConnection::establish(url).await?;
-                conn.batch_execute(settings(profile))
-                    .await
-                    .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
-                Ok(conn)
-            }
-            .boxed()
-        });
+        config.custom_setup = Box::new(move |url| establish(url, profile).boxed());
         let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(url, config);
         let pool = Pool::builder(manager)
             .max_size(max_connections)
             .build()
             .map_err(|error| Error::Unavailable(error.to_string()))?;
-        Ok(Db { pool })
+        Ok(Db { pool, url: url.into(), profile })
     }
 
     /// Lends a connection, waiting up to three seconds for one.
@@ -73,11 +67,28 @@ impl Db {
         }
     }
 
+    /// Opens a connection outside of the pool, with the same settings, waiting up to three seconds for it.
+    pub(crate) async fn apart(&self) -> Result<AsyncPgConnection> {
+        match tokio::time::timeout(ACQUIRE_TIMEOUT, establish(&self.url, self.profile)).await {
+            Ok(Ok(conn)) => Ok(conn),
+            Ok(Err(error)) => Err(Error::Unavailable(error.to_string())),
+            Err(_) => Err(Error::Unavailable("no connection within 3 s".into())),
+        }
+    }
+
     /// Returns connections in use and connections allowed.
     pub fn usage(&self) -> (usize, usize) {
         let status = self.pool.status();
         (status.size.saturating_sub(status.available), status.max_size)
     }
+}
+
+async fn establish(url: &str, profile: Profile) -> diesel::ConnectionResult<AsyncPgConnection> {
+    let mut conn = AsyncPgConnection::establish(url).await?;
+    conn.batch_execute(settings(profile))
+        .await
+        .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
+    Ok(conn)
 }
 
 /// Each timeout turns into an error that is [unavailable](Error::is_unavailable), and its statement is tried again.

@@ -103,3 +103,20 @@ pub async fn expire_keys(conn: &mut Conn, keep_days: i32) -> Result<usize> {
         .await?;
     Ok(keys + failures)
 }
+
+/// Removes up to `limit` callback events that were processed and are older than `keep_days`. Returns how many.
+///
+/// Their keys stay: an event that comes again is known for ever.
+pub async fn prune_callbacks(conn: &mut Conn, keep_days: i32, limit: i64) -> Result<i64> {
+    let removed = sql_query(concat!(
+        "DELETE FROM callback_events WHERE id IN (SELECT id FROM callback_events WHERE id < ",
+        first_young_id!("GREATEST($1, 1)"),
+        " AND received_at < now() - make_interval(days => GREATEST($1, 1)) \
+         AND processed_at IS NOT NULL ORDER BY id LIMIT $2)"
+    ))
+    .bind::<Integer, _>(keep_days)
+    .bind::<BigInt, _>(limit)
+    .execute(conn)
+    .await?;
+    Ok(removed as i64)
+}

@@ -493,9 +493,13 @@ async fn settle_late(conn: &mut Conn, job: Uuid, state: &str, result: &serde_jso
 /// Calls a send unknown whose process died under it. Returns false if its outcome is known after all.
 ///
 /// `settled_as` is how the caller wanted that to be settled; none: a person decides.
+///
+/// A process that only seems dead may still write the request within five seconds of its gate. So the call counts from no
+/// earlier moment, and the limits hold even then.
 pub async fn lose(conn: &mut Conn, id: Uuid, settled_as: Option<&str>) -> Result<bool> {
     let changed = sql_query(
-        "UPDATE sends SET state = 'unknown', finished_at = clock_timestamp(), window_at = clock_timestamp(), \
+        "UPDATE sends SET state = 'unknown', finished_at = clock_timestamp(), \
+         window_at = GREATEST(clock_timestamp(), started_at + interval '6 seconds'), \
          error_class = 'ambiguous', error_code = 'process_lost', \
          error_message = 'the process died while the message was on its way', \
          resolved_as = $2, resolved_at = CASE WHEN $2 IS NOT NULL THEN clock_timestamp() END \

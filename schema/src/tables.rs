@@ -643,6 +643,7 @@ diesel::table! {
         metrics -> Text,
         started_at -> Timestamptz,
         heartbeat_at -> Timestamptz,
+        session_since -> Nullable<Timestamptz>,
     }
 }
 

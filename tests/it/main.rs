@@ -17,6 +17,7 @@ mod logs;
 mod migrations;
 mod pickup;
 mod plans;
+mod presence;
 mod provider;
 mod record;
 mod retention;

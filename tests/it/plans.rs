@@ -210,7 +210,8 @@ async fn workers(book: &Book) {
     }
     seen.watch("enqueue", async |conn| enqueue::enqueue(conn, &new).await).await;
 
-    assert!(!seen.watch("rescue: any", async |conn| rescue::any(conn).await).await);
+    let signs = seen.watch("rescue: signs", async |conn| rescue::signs(conn, 2500).await).await;
+    assert!(!signs.expired && !signs.silent, "{signs:?}");
     seen.watch("rescue: undelivered", async |conn| rescue::undelivered(conn, 500, &["cost"], 3000).await)
         .await;
     seen.watch("rescue: expired", async |conn| rescue::expired(conn, 500).await).await;

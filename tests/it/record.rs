@@ -5,5 +5,6 @@ mod dispatch;
 mod enqueue;
 mod finish;
 mod gate;
+mod presence;
 mod properties;
 mod rescue;

@@ -225,7 +225,12 @@ async fn prune(platform: &Platform, stop: &CancellationToken) {
         )
         .await
         .expect("send records are made old");
-        let prune = PruneHistory { keep_jobs_days: 0, keep_dead_days: 0, keep_sends_days: 2 };
+        let prune = PruneHistory {
+            keep_jobs_days: 0,
+            keep_dead_days: 0,
+            keep_sends_days: 2,
+            keep_callbacks_days: 30,
+        };
         let jobs = [
             new_job(&prune, unhurried(SYSTEM_ORGANIZATION)),
             new_job(&FORGET_KEYS, unhurried(SYSTEM_ORGANIZATION)),

@@ -1,10 +1,12 @@
-//! Keeps the leases of what this process runs, and its own row.
+//! Keeps the leases of what this process runs, and its own row. That the process is there at all is said more often, by
+//! [`presence`](crate::presence).
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use entropy_schema::record::claim;
 use entropy_schema::workers::{self, NewWorker};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::attempt::{LEASE, Runner, Stop};
@@ -13,18 +15,21 @@ use entropy_jobs::services::Services;
 /// Five heartbeats fit into a lease: one that is late costs nothing.
 const EVERY: Duration = Duration::from_secs(3);
 
-/// Beats until `stop`. `worker.state` is what the row says; `draining` once that token is cancelled.
+/// Beats until `stop`. `worker.state` is what the row says; `draining` once that token is cancelled. Tells `announced` when
+/// the row is there.
 pub(crate) async fn run(
     services: &Services,
     runner: &Runner,
     worker: NewWorker<'_>,
+    announced: &Notify,
     draining: CancellationToken,
     stop: CancellationToken,
 ) {
     loop {
         let state = if draining.is_cancelled() { "draining" } else { "running" };
-        if let Err(error) = beat(services, runner, &NewWorker { state, ..worker.clone() }).await {
-            tracing::warn!(%error, "heartbeat failed");
+        match beat(services, runner, &NewWorker { state, ..worker.clone() }).await {
+            Ok(()) => announced.notify_one(),
+            Err(error) => tracing::warn!(%error, "heartbeat failed"),
         }
         tokio::select! {
             () = stop.cancelled() => break,

@@ -10,6 +10,7 @@ pub mod guard;
 mod heartbeat;
 mod loss;
 pub mod maintenance;
+pub mod presence;
 mod process;
 pub mod relay;
 

@@ -22,7 +22,7 @@ use crate::attempt::Runner;
 use crate::broker::Broker;
 use crate::guard::Guard;
 use crate::maintenance::{janitor, redis_watch, rescuer::Rescuer};
-use crate::{heartbeat, relay::Relay};
+use crate::{heartbeat, presence, relay::Relay};
 
 /// How long a drain waits for attempts, before it cuts them off. The process is gone within 30 s.
 const DRAIN: Duration = Duration::from_secs(27);
@@ -138,6 +138,7 @@ impl Worker {
             async move { relay.run(stop).await }
         });
         let rescuer = Rescuer {
+            worker: id,
             services: services.clone(),
             registry,
             broker: broker.clone(),
@@ -178,7 +179,9 @@ impl Worker {
                     slots: i32::try_from(slots).unwrap_or(i32::MAX),
                     state: "running",
                 };
-                heartbeat::run(&services, &runner, worker, stop, gone).await;
+                let announced = Notify::new();
+                let beats = heartbeat::run(&services, &runner, worker, &announced, stop, gone.clone());
+                futures::join!(beats, presence::run(&services, id, &announced, gone));
             })
         };
 

@@ -1,86 +1,60 @@
-//! What models cost, and what was spent. Money is written as decimal strings.
+//! What was spent: the ledger, line by line and in sums. Money is written as decimal strings.
 
-use std::str::FromStr;
-
-use bigdecimal::{BigDecimal, Signed};
+use bigdecimal::{BigDecimal, ToPrimitive};
 use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
-use entropy_schema::costs::{self, Entry, Price};
+use entropy_jobs::repricing::{self, Span};
+use entropy_schema::costs::{self, Filter, GroupBy, Line};
+use entropy_schema::settings;
 use poem::web::Data;
-use poem_openapi::param::{Path, Query};
+use poem_openapi::param::Query;
 use poem_openapi::payload::Json;
-use poem_openapi::{ApiResponse, Object, OpenApi};
+use poem_openapi::{Enum, Object, OpenApi};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::Tag;
 use super::audit::Note;
 use super::jobs::storable;
+use super::prices::{model_problem, money};
+use super::span::{self, Range};
 use crate::AppState;
 use crate::auth::caller::Caller;
 use crate::auth::role::Role;
 use crate::http::body::Body;
 use crate::http::origin::Origin;
 use crate::http::text::Text;
-use crate::page::{Ask, Page};
+use crate::page::{self, Ask, Page};
 use crate::problem::{ApiError, FieldProblem};
 
-/// A price to add.
-#[derive(Object)]
-#[oai(deny_unknown_fields)]
-struct CreatePrice {
-    /// The model's name as the provider reports it. 1 to 200 characters.
-    model: Text,
-    /// Yuan per 1000 input tokens, such as `"0.008"`; up to ten decimal places.
-    input_price_per_1k: Text,
-    /// Yuan per 1000 output tokens.
-    output_price_per_1k: Text,
-    /// From this moment on.
-    valid_from: DateTime<Utc>,
-    /// Up to this moment, exclusive; without it, until further notice.
-    valid_to: Option<DateTime<Utc>>,
-}
+/// Lines that are priced anew in one transaction, and in one request.
+const REPRICE_BATCH: i64 = 200;
+const REPRICE_MOST: usize = 2000;
 
-/// When a price ends.
-#[derive(Object)]
-#[oai(deny_unknown_fields)]
-struct EndPrice {
-    /// Up to this moment, exclusive.
-    valid_to: DateTime<Utc>,
-}
+/// Groups that a report shows.
+const MOST_GROUPS: i64 = 1000;
 
-/// What a model costs, or has cost, in yuan per 1000 tokens.
-#[derive(Debug, Object)]
-struct PriceView {
-    id: Uuid,
-    model: String,
-    input_price_per_1k: String,
-    output_price_per_1k: String,
-    /// Always `CNY`.
-    currency: String,
-    valid_from: DateTime<Utc>,
-    valid_to: Option<DateTime<Utc>>,
-    created_by: Option<Uuid>,
-}
-
-/// All prices.
-#[derive(Debug, Object)]
-struct PricesView {
-    items: Vec<PriceView>,
-}
-
-/// One line of the ledger: what one run cost.
+/// One line of the ledger: what one model did in one node of one run.
 #[derive(Debug, Object)]
 struct LedgerView {
     id: Uuid,
+    /// `<run>:<node>` of a run; what the caller chose of a tally.
     request_id: String,
+    /// The run that it belongs to, unless it was tallied by itself.
+    run_id: Option<Uuid>,
+    node_index: Option<i32>,
+    node_name: Option<String>,
     user_id: Option<Uuid>,
     wechat_account_id: Option<Uuid>,
+    conversation_id: Option<Uuid>,
     /// The job that wrote this line.
     job_id: Uuid,
     model_name: String,
+    /// Negative in a line that takes another one back, as is its cost: the sum over all lines is right.
     input_tokens: i64,
     output_tokens: i64,
+    /// Of the input tokens, those out of a cache.
+    cached_input_tokens: i64,
     /// False: no price was valid then; the tokens are kept.
     priced: bool,
     price_id: Option<Uuid>,
@@ -88,225 +62,300 @@ struct LedgerView {
     input_price_per_1k: Option<String>,
     /// As it was then.
     output_price_per_1k: Option<String>,
+    /// As it was then.
+    cached_input_price_per_1k: Option<String>,
     /// Yuan; null if unpriced.
     calculated_cost: Option<String>,
+    /// The provider's own measure.
+    points: Option<String>,
+    /// True: the call may have been charged, and nobody knows how much.
+    estimated: bool,
+    /// The line that this one takes back.
+    corrects: Option<Uuid>,
+    /// When it was run.
+    occurred_at: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
 }
 
-#[derive(ApiResponse)]
-enum Created {
-    /// The price is valid as given.
-    #[oai(status = 201)]
-    Created(Json<PriceView>),
+/// Which lines are priced anew.
+#[derive(Object)]
+#[oai(deny_unknown_fields)]
+struct RepriceRequest {
+    /// The model's name.
+    model: Text,
+    /// Run at or after.
+    from: DateTime<Utc>,
+    /// Run before.
+    to: DateTime<Utc>,
+    /// `next_cursor` of the answer before.
+    cursor: Option<Text>,
 }
 
-/// Prices and the ledger.
+/// What was priced anew.
+#[derive(Debug, Object)]
+struct RepricedView {
+    /// Lines that were looked at.
+    looked_at: i64,
+    /// Lines that cost something else now: each was taken back, and another one took its place.
+    corrected: i64,
+    /// Yuan that this adds to what was spent; may be negative.
+    difference: String,
+    /// Send the request again with it as `cursor`: there are more lines. Null: these were all.
+    next_cursor: Option<String>,
+}
+
+/// What costs are summed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(rename_all = "snake_case")]
+enum Grouping {
+    Day,
+    Model,
+    User,
+    Account,
+    Conversation,
+}
+
+impl From<Grouping> for GroupBy {
+    fn from(grouping: Grouping) -> GroupBy {
+        match grouping {
+            Grouping::Day => GroupBy::Day,
+            Grouping::Model => GroupBy::Model,
+            Grouping::User => GroupBy::User,
+            Grouping::Account => GroupBy::Account,
+            Grouping::Conversation => GroupBy::Conversation,
+        }
+    }
+}
+
+/// What one group cost.
+#[derive(Debug, Object)]
+struct CostView {
+    /// The day, the model's name, or an id; null for lines that have none.
+    key: Option<String>,
+    /// Yuan.
+    cost: String,
+    input_tokens: i64,
+    output_tokens: i64,
+    /// Lines of the ledger that stand: models that ran.
+    requests: i64,
+    /// Of those, lines for which no price was valid; their cost is not counted.
+    unpriced: i64,
+}
+
+/// What was spent.
+#[derive(Debug, Object)]
+struct CostsView {
+    /// Days in their order; other groups with the dearest first, at most 1000.
+    items: Vec<CostView>,
+    /// Yuan, over all groups.
+    total: String,
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    /// The zone of the days.
+    timezone: String,
+}
+
+/// The ledger.
 pub(super) struct Costs;
 
 #[OpenApi(tag = "Tag::Costs")]
 impl Costs {
-    /// Lists the prices
-    ///
-    /// By model, the newest first; at most 1000.
-    #[oai(path = "/model-prices", method = "get", operation_id = "list_model_prices")]
-    async fn prices(&self, state: Data<&AppState>, caller: Caller) -> Result<Json<PricesView>, ApiError> {
-        let mut conn = state.db.conn().await?;
-        let prices = costs::prices(&mut conn, caller.organization_id).await?;
-        Ok(Json(PricesView { items: prices.into_iter().map(price_view).collect() }))
-    }
-
-    /// Adds a price
-    ///
-    /// Needs the role admin. A model has one price at any moment: one that overlaps another is answered with 409. Lines
-    /// that are in the ledger keep the price they were written with.
-    #[oai(path = "/model-prices", method = "post", operation_id = "create_model_price")]
-    async fn create_price(
-        &self,
-        state: Data<&AppState>,
-        caller: Caller,
-        origin: Origin,
-        body: Body<CreatePrice>,
-    ) -> Result<Created, ApiError> {
-        caller.require(Role::Admin)?;
-        let price = price(&caller, body.0)?;
-        let mut conn = state.db.conn().await?;
-        conn.transaction(async |conn| {
-            costs::add_price(conn, &price).await.map_err(overlaps)?;
-            let after = json!({
-                "model": price.model_name,
-                "input_price_per_1k": price.input_price_per_1k.to_plain_string(),
-                "output_price_per_1k": price.output_price_per_1k.to_plain_string(),
-                "valid_from": price.valid_from,
-                "valid_to": price.valid_to,
-            });
-            Note::new("model_price.create", "model_price", price.id)
-                .after(after)
-                .write(conn, &caller, &origin)
-                .await
-        })
-        .await?;
-        Ok(Created::Created(Json(price_view(price))))
-    }
-
-    /// Ends a price
-    ///
-    /// Needs the role admin. The next price of the model can begin at that moment. 404 if there is no such price, or if it
-    /// begins later or has ended before.
-    #[oai(path = "/model-prices/:id/end", method = "post", operation_id = "end_model_price")]
-    async fn end_price(
-        &self,
-        state: Data<&AppState>,
-        caller: Caller,
-        origin: Origin,
-        id: Path<Uuid>,
-        body: Body<EndPrice>,
-    ) -> Result<Json<PriceView>, ApiError> {
-        caller.require(Role::Admin)?;
-        let mut conn = state.db.conn().await?;
-        let price = conn
-            .transaction(async |conn| {
-                let ended = costs::end_price(conn, caller.organization_id, id.0, body.0.valid_to).await?;
-                let price = ended.ok_or_else(price_not_found)?;
-                Note::new("model_price.end", "model_price", price.id)
-                    .after(json!({"valid_to": price.valid_to}))
-                    .write(conn, &caller, &origin)
-                    .await?;
-                Ok::<_, ApiError>(price)
-            })
-            .await?;
-        Ok(Json(price_view(price)))
-    }
-
     /// Lists the ledger
     ///
-    /// Newest first. One line per run.
+    /// Newest first. One line per model and node of a run, and one per tally. Lines are never changed: a correction is a line
+    /// that takes another one back, and one that takes its place.
     #[oai(path = "/cost-ledgers", method = "get", operation_id = "list_cost_ledgers")]
+    #[allow(clippy::too_many_arguments, reason = "each is a parameter of the operation")]
     async fn ledger(
         &self,
         state: Data<&AppState>,
         caller: Caller,
+        /// Of this account.
+        account_id: Query<Option<Uuid>>,
+        /// Of this conversation.
+        conversation_id: Query<Option<Uuid>>,
+        /// Of this run.
+        run_id: Query<Option<Uuid>>,
+        /// Of this model.
+        model: Query<Option<String>>,
+        /// Written at or after.
+        from: Query<Option<DateTime<Utc>>>,
+        /// Written before.
+        to: Query<Option<DateTime<Utc>>>,
         /// Items on the page, 1 to 200; 50 if not given.
         limit: Query<Option<i64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<String>>,
     ) -> Result<Json<Page<LedgerView>>, ApiError> {
         let ask = Ask::new(limit.0, cursor.0.as_deref())?;
-        let mut conn = state.db.conn().await?;
-        let rows = costs::entries(&mut conn, caller.organization_id, ask.before, ask.fetch()).await?;
-        Ok(Json(ask.page(rows, |entry| entry.id, ledger_view)))
-    }
-}
-
-fn price(caller: &Caller, asked: CreatePrice) -> Result<Price, ApiError> {
-    let mut problems = Vec::new();
-    if !(1..=200).contains(&asked.model.chars().count()) || asked.model.chars().any(char::is_control) {
-        let message = "must have 1 to 200 characters and no control characters";
-        problems.push(FieldProblem::new("model", "bad_text", message));
-    }
-    let mut amount = |path: &str, text: &str| match yuan(text) {
-        Some(amount) => amount,
-        None => {
-            let message = "must be a decimal number such as \"0.008\", not negative, below a million, with at most \
-                ten decimal places";
-            problems.push(FieldProblem::new(path, "bad_amount", message));
-            BigDecimal::default()
+        if model.0.as_deref().is_some_and(|model| model.contains('\0')) {
+            return Err(ApiError::malformed(vec![FieldProblem::new(
+                "model",
+                "bad_text",
+                "must have no zero character",
+            )]));
         }
-    };
-    let input_price_per_1k = amount("input_price_per_1k", &asked.input_price_per_1k);
-    let output_price_per_1k = amount("output_price_per_1k", &asked.output_price_per_1k);
-    let (valid_from, valid_to) = (storable(asked.valid_from), asked.valid_to.map(storable));
-    if valid_to.is_some_and(|to| to <= valid_from) {
-        problems.push(FieldProblem::new("valid_to", "not_after", "must lie after valid_from"));
+        let filter = Filter {
+            account_id: account_id.0,
+            conversation_id: conversation_id.0,
+            run_id: run_id.0,
+            model: model.0,
+            from: from.0.map(storable),
+            to: to.0.map(storable),
+        };
+        let mut conn = state.db.conn().await?;
+        let rows =
+            costs::entries(&mut conn, caller.organization_id, &filter, ask.before, ask.fetch()).await?;
+        Ok(Json(ask.page(rows, |line| line.entry.id, ledger_view)))
     }
-    if !problems.is_empty() {
-        return Err(ApiError::unprocessable(problems));
+
+    /// Prices lines of the ledger anew
+    ///
+    /// Needs the role admin. For prices that came late: takes the model's lines of the time, chooses the price that holds by
+    /// now for the moment of each, and corrects those that cost something else. A correction is two lines: one takes the old
+    /// one back, one takes its place. Budgets move along. Lines for which no price holds stay as they are. Safe to repeat; at
+    /// most 2000 lines at a time, send `next_cursor` for more.
+    #[oai(path = "/cost-ledgers/reprice", method = "post", operation_id = "reprice_cost_ledgers")]
+    async fn reprice(
+        &self,
+        state: Data<&AppState>,
+        caller: Caller,
+        origin: Origin,
+        body: Body<RepriceRequest>,
+    ) -> Result<Json<RepricedView>, ApiError> {
+        caller.require(Role::Admin)?;
+        let asked = body.0;
+        let mut problems: Vec<FieldProblem> = model_problem(&asked.model).into_iter().collect();
+        let (from, to) = (storable(asked.from), storable(asked.to));
+        if to <= from {
+            problems.push(FieldProblem::new("to", "not_after", "must lie after from"));
+        }
+        if !problems.is_empty() {
+            return Err(ApiError::unprocessable(problems));
+        }
+        let mut after = match &asked.cursor {
+            Some(cursor) => Some(page::decode(cursor)?.parse().map_err(|_| page::bad_cursor())?),
+            None => None,
+        };
+        let span = Span { organization_id: caller.organization_id, model: &asked.model, from, to };
+        let (mut looked_at, mut corrected, mut difference) = (0, 0, BigDecimal::default());
+        let mut conn = state.db.conn().await?;
+        loop {
+            let batch = conn
+                .transaction(async |conn| {
+                    let batch = repricing::reprice(conn, &span, after, REPRICE_BATCH).await?;
+                    if batch.corrected > 0 {
+                        Note::new("cost_ledger.reprice", "model", &asked.model.0)
+                            .after(json!({
+                                "from": from, "to": to, "corrected": batch.corrected,
+                                "difference": money(&batch.difference),
+                            }))
+                            .write(conn, &caller, &origin)
+                            .await?;
+                    }
+                    Ok::<_, ApiError>(batch)
+                })
+                .await?;
+            looked_at += batch.looked_at;
+            corrected += batch.corrected;
+            difference += batch.difference;
+            after = batch.last;
+            if after.is_none() || looked_at >= REPRICE_MOST {
+                break;
+            }
+        }
+        Ok(Json(RepricedView {
+            looked_at: i64::try_from(looked_at).unwrap_or(i64::MAX),
+            corrected: i64::try_from(corrected).unwrap_or(i64::MAX),
+            difference: money(&difference),
+            next_cursor: after.map(|id: Uuid| page::encode(&id.to_string())),
+        }))
     }
-    Ok(Price {
-        id: Uuid::now_v7(),
-        organization_id: caller.organization_id,
-        model_name: asked.model.0,
-        input_price_per_1k,
-        output_price_per_1k,
-        valid_from,
-        valid_to,
-        created_by: Some(caller.id),
-    })
+
+    /// Sums what was spent
+    ///
+    /// Over the runs of a time, by day, model, user, account or conversation. Days are those of the organisation's zone.
+    #[oai(path = "/costs", method = "get", operation_id = "sum_costs")]
+    async fn costs(
+        &self,
+        state: Data<&AppState>,
+        caller: Caller,
+        /// A day, `2026-11-01`, which begins in the organisation's zone, or a moment; 29 days before today if not given.
+        from: Query<Option<String>>,
+        /// A day, which counts to its end, or a moment, exclusive; today if not given. At most 366 days after `from`.
+        to: Query<Option<String>>,
+        /// By day if not given.
+        group_by: Query<Option<Grouping>>,
+    ) -> Result<Json<CostsView>, ApiError> {
+        let group_by = group_by.0.unwrap_or(Grouping::Day);
+        let now = state.now().await;
+        let mut conn = state.db.conn().await?;
+        let chosen = settings::organization(&mut conn, caller.organization_id).await?;
+        let range = Range::read(from.0.as_deref(), to.0.as_deref(), now, &chosen.timezone, span::YEAR)?;
+        let (bounds, days) = match group_by {
+            Grouping::Day => range.days(),
+            _ => (vec![range.from, range.to], Vec::new()),
+        };
+        let groups =
+            costs::grouped(&mut conn, caller.organization_id, &bounds, group_by.into(), MOST_GROUPS).await?;
+        let total = costs::spent(&mut conn, caller.organization_id, None, None, range.from, range.to).await?;
+        let mut items: Vec<CostView> = groups
+            .into_iter()
+            .map(|group| CostView {
+                key: match group_by {
+                    Grouping::Day => {
+                        let n = group.key.and_then(|n| n.parse::<usize>().ok());
+                        n.and_then(|n| days.get(n.checked_sub(1)?)).map(ToString::to_string)
+                    }
+                    _ => group.key,
+                },
+                cost: money(&group.cost),
+                input_tokens: group.input_tokens.to_i64().unwrap_or(i64::MAX),
+                output_tokens: group.output_tokens.to_i64().unwrap_or(i64::MAX),
+                requests: group.requests,
+                unpriced: group.unpriced,
+            })
+            .collect();
+        if group_by == Grouping::Day {
+            items.sort_by(|a, b| a.key.cmp(&b.key));
+        }
+        Ok(Json(CostsView {
+            items,
+            total: money(&total),
+            from: range.from,
+            to: range.to,
+            timezone: range.zone.to_string(),
+        }))
+    }
 }
 
-fn yuan(text: &str) -> Option<BigDecimal> {
-    // Plain digits only: an exponent makes a short text a number of any size.
-    if text.len() > 32 || !text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
-        return None;
-    }
-    let amount = BigDecimal::from_str(text).ok()?;
-    let fits = !amount.is_negative() && amount < 1_000_000 && amount.fractional_digit_count() <= 10;
-    fits.then_some(amount)
-}
-
-fn overlaps(error: entropy_schema::Error) -> ApiError {
-    let excluded = error
-        .violated_constraint()
-        .is_some_and(|name| name.starts_with("model_prices") && name.ends_with("excl"));
-    if excluded {
-        let detail = "Another price of this model is valid at the same time. End that one first, or choose other dates.";
-        return ApiError::conflict("price_overlaps", detail);
-    }
-    error.into()
-}
-
-fn price_not_found() -> ApiError {
-    let detail = "Your organisation has no such price, or it is not valid at that moment.";
-    ApiError::not_found("price_not_found", detail)
-}
-
-fn price_view(price: Price) -> PriceView {
-    PriceView {
-        id: price.id,
-        model: price.model_name,
-        input_price_per_1k: money(&price.input_price_per_1k),
-        output_price_per_1k: money(&price.output_price_per_1k),
-        currency: "CNY".to_owned(),
-        valid_from: price.valid_from,
-        valid_to: price.valid_to,
-        created_by: price.created_by,
-    }
-}
-
-fn ledger_view(entry: Entry) -> LedgerView {
+fn ledger_view(line: Line) -> LedgerView {
+    let Line { entry, created_at } = line;
+    let sign = if entry.corrects.is_some() { -1 } else { 1 };
     LedgerView {
         id: entry.id,
         request_id: entry.request_id,
+        run_id: entry.run_id,
+        node_index: entry.node_index,
+        node_name: entry.node_name,
         user_id: entry.user_id,
         wechat_account_id: entry.wechat_account_id,
+        conversation_id: entry.conversation_id,
         job_id: entry.job_id,
         model_name: entry.model_name,
-        input_tokens: entry.input_tokens,
-        output_tokens: entry.output_tokens,
+        input_tokens: sign * entry.input_tokens,
+        output_tokens: sign * entry.output_tokens,
+        cached_input_tokens: sign * entry.cached_input_tokens,
         priced: entry.priced,
         price_id: entry.price_id,
         input_price_per_1k: entry.input_price_per_1k.as_ref().map(money),
         output_price_per_1k: entry.output_price_per_1k.as_ref().map(money),
+        cached_input_price_per_1k: entry.cached_input_price_per_1k.as_ref().map(money),
         calculated_cost: entry.calculated_cost.as_ref().map(money),
-    }
-}
-
-/// Writes money as a decimal number without an exponent and without zeros that say nothing.
-fn money(amount: &BigDecimal) -> String {
-    amount.normalized().to_plain_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn amounts_are_plain_decimal_numbers() {
-        for good in ["0", "0.008", "999999.9999999999", "12"] {
-            assert_eq!(yuan(good).as_ref().map(money).as_deref(), Some(good));
-        }
-        for bad in ["", "-1", "1e9", "1000000", "0.00000000001", "1,5", "NaN", ".", "٣"] {
-            assert!(yuan(bad).is_none(), "{bad}");
-        }
-        assert_eq!(money(&BigDecimal::from_str("100.5000000000").expect("a number")), "100.5");
-        assert_eq!(money(&BigDecimal::from_str("1e3").expect("a number")), "1000");
+        points: entry.points.map(|points| money(&(points * BigDecimal::from(sign)))),
+        estimated: entry.estimated,
+        corrects: entry.corrects,
+        occurred_at: entry.occurred_at,
+        created_at,
     }
 }

@@ -15,10 +15,12 @@ mod job_view;
 mod jobs;
 mod lanes;
 mod message;
+mod prices;
 #[cfg(test)]
 mod properties;
 mod queues;
 mod sends;
+mod span;
 mod users;
 mod workers;
 
@@ -65,7 +67,7 @@ type Api = (
     queues::Queues,
     lanes::Lanes,
     workers::Workers,
-    costs::Costs,
+    (costs::Costs, prices::Prices),
     audit::AuditLog,
 );
 
@@ -93,7 +95,7 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
         queues::Queues,
         lanes::Lanes,
         workers::Workers,
-        costs::Costs,
+        (costs::Costs, prices::Prices),
         audit::AuditLog,
     );
     OpenApiService::new(Operations(api), "Entropy", "1").description(DESCRIPTION).server("/api/v1")

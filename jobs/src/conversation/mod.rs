@@ -27,6 +27,8 @@ pub mod opt_out;
 pub mod turn;
 pub mod typed;
 
+pub mod apply;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

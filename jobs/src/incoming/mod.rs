@@ -1,6 +1,9 @@
 //! What the provider tells us of its own accord, in one form whatever its format. Plain data.
 //!
-//! `decode` makes these out of a body; [`conversation`](crate::conversation) applies them to the record.
+//! [`decode`] makes these out of a body; [`conversation`](crate::conversation) applies them to the record.
+
+pub mod decode;
+pub mod intake;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -87,7 +90,7 @@ pub struct Message {
     pub mentions_all: bool,
     /// The name of the sender, if the event tells it.
     pub sender_name: Option<String>,
-    /// The provider's global id.
+    /// The provider's global id; where it has none, the event's key.
     pub new_msg_id: String,
     /// The provider's local id.
     pub msg_id: Option<String>,

@@ -5,6 +5,7 @@ use crate::registry::Registry;
 pub mod ai_reply;
 pub mod cost_tally;
 pub mod expire_keys;
+pub mod handle_callback;
 pub mod prune_history;
 pub mod reap_workers;
 pub mod send_message;
@@ -15,6 +16,7 @@ pub fn registry() -> Registry {
         .register::<ai_reply::AiReply>()
         .register::<cost_tally::CostTally>()
         .register::<expire_keys::ExpireKeys>()
+        .register::<handle_callback::HandleCallback>()
         .register::<prune_history::PruneHistory>()
         .register::<reap_workers::ReapWorkers>()
         .register::<send_message::SendMessage>()

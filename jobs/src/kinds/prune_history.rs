@@ -1,4 +1,4 @@
-//! The pruner: deletes finished jobs and old send records.
+//! The pruner: deletes finished jobs, old send records and old callback events.
 
 use std::time::Duration;
 
@@ -18,6 +18,14 @@ pub struct PruneHistory {
     pub keep_dead_days: i32,
     /// Days for which send records are kept.
     pub keep_sends_days: i32,
+    /// Days for which the provider's events are kept as they came; their keys are kept for ever.
+    #[serde(default = "keep_callbacks_days")]
+    pub keep_callbacks_days: i32,
+}
+
+/// What jobs mean that were made before there were callbacks.
+fn keep_callbacks_days() -> i32 {
+    30
 }
 
 /// Rows per statement: small enough that no lock is held for long.
@@ -35,7 +43,7 @@ impl Job for PruneHistory {
 
     async fn run(&self, ctx: &Context) -> Result<Done, JobError> {
         use entropy_schema::retention;
-        let (mut jobs, mut sends) = (0, 0);
+        let (mut jobs, mut sends, mut callbacks) = (0, 0, 0);
         let mut after = Uuid::nil();
         while !ctx.stop.is_cancelled() {
             let mut conn = ctx.conn().await?;
@@ -56,6 +64,15 @@ impl Job for PruneHistory {
                 break;
             }
         }
-        Ok(Done { result: Some(serde_json::json!({ "jobs": jobs, "sends": sends })), lane_wait: None })
+        while !ctx.stop.is_cancelled() {
+            let mut conn = ctx.conn().await?;
+            let removed = retention::prune_callbacks(&mut conn, self.keep_callbacks_days, SLICE).await?;
+            callbacks += removed;
+            if removed < SLICE {
+                break;
+            }
+        }
+        let result = serde_json::json!({ "jobs": jobs, "sends": sends, "callbacks": callbacks });
+        Ok(Done { result: Some(result), lane_wait: None })
     }
 }

@@ -68,6 +68,22 @@ pub async fn expired(conn: &mut Conn, limit: i64) -> Result<Vec<Expired>> {
     Ok(sql_query(statement).bind::<BigInt, _>(limit).load(conn).await?)
 }
 
+/// Returns up to `limit` leases of workers that are known to be dead, run out or not. Locks them in the caller's
+/// transaction.
+pub async fn of_the_dead(conn: &mut Conn, dead: &[Uuid], limit: i64) -> Result<Vec<Expired>> {
+    let statement = format!(
+        "WITH l AS (SELECT {HELD} FROM leases WHERE worker_id = ANY($2) \
+         ORDER BY job_id LIMIT $1 FOR UPDATE SKIP LOCKED) {LOST}"
+    );
+    let mut leases: Vec<Expired> =
+        sql_query(statement).bind::<BigInt, _>(limit).bind::<Array<SqlUuid>, _>(dead).load(conn).await?;
+    for lease in &mut leases {
+        // Its last heartbeat is so fresh that the statement takes it for alive.
+        lease.worker_alive = false;
+    }
+    Ok(leases)
+}
+
 /// Returns the lease of `job` if `worker` still holds it. Locks it in the caller's transaction.
 pub async fn held(conn: &mut Conn, job: Uuid, worker: Uuid) -> Result<Option<Expired>> {
     let statement = format!(
@@ -81,20 +97,26 @@ pub async fn held(conn: &mut Conn, job: Uuid, worker: Uuid) -> Result<Option<Exp
         .optional()?)
 }
 
-#[derive(QueryableByName)]
-struct Any {
+/// What a look finds that may need somebody's attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, QueryableByName)]
+pub struct Signs {
+    /// Some lease has run out.
     #[diesel(sql_type = diesel::sql_types::Bool)]
-    any: bool,
+    pub expired: bool,
+    /// Some worker that has a session has been silent.
+    #[diesel(sql_type = diesel::sql_types::Bool)]
+    pub silent: bool,
 }
 
-/// Tells whether any lease has run out. One index probe: what an idle rescuer costs.
-pub async fn any(conn: &mut Conn) -> Result<bool> {
-    let any =
-        sql_query("SELECT EXISTS (SELECT FROM leases WHERE lease_until < (SELECT clock_timestamp())) AS any")
-            .cached()
-            .get_result::<Any>(conn)
-            .await?;
-    Ok(any.any)
+const SIGNS: &str = "\
+SELECT EXISTS (SELECT FROM leases WHERE lease_until < (SELECT clock_timestamp())) AS expired,
+    EXISTS (SELECT FROM workers WHERE session_since IS NOT NULL
+        AND heartbeat_at < (SELECT clock_timestamp()) - $1 * interval '1 millisecond') AS silent";
+
+/// Tells whether any lease has run out, or any worker has been silent for `silent_ms`. One index probe and a look at the
+/// few rows of workers: what an idle rescuer costs.
+pub async fn signs(conn: &mut Conn, silent_ms: i64) -> Result<Signs> {
+    Ok(sql_query(SIGNS).bind::<BigInt, _>(silent_ms).cached().get_result(conn).await?)
 }
 
 const UNDELIVERED: &str = "\

@@ -39,12 +39,12 @@ pub(crate) fn first_id_of(at: DateTime<Utc>) -> Uuid {
 }
 
 /// Returns an id below which nothing was made at or after `at`: lets a list by id skip to a time.
-fn lower_bound(at: DateTime<Utc>) -> Uuid {
+pub(crate) fn lower_bound(at: DateTime<Utc>) -> Uuid {
     first_id_of(at - CLOCK_SKEW)
 }
 
 /// Returns an id above which nothing was made before `at`.
-fn upper_bound(at: DateTime<Utc>) -> Uuid {
+pub(crate) fn upper_bound(at: DateTime<Utc>) -> Uuid {
     first_id_of(at + CLOCK_SKEW)
 }
 

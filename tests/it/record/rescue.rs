@@ -12,7 +12,7 @@ use entropy_schema::sends::{self, Ended, LateJob, NewSend, SendEnd};
 use entropy_workers::adapters::gewe::{GeweClient, Timeouts};
 use entropy_workers::broker::Broker;
 use entropy_workers::guard::Guard;
-use entropy_workers::maintenance::rescuer::Rescuer;
+use entropy_workers::maintenance::rescuer::{Rescuer, Trust};
 use serde_json::json;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -34,6 +34,7 @@ pub(super) fn rescuer_over(book: &Book, redis: &RedisServer, namespace: &str) ->
     };
     let registry = entropy_jobs::kinds::registry();
     Rescuer {
+        worker: Uuid::now_v7(),
         services: Arc::new(services),
         queues: registry.queues(),
         registry,
@@ -103,7 +104,7 @@ impl Scene {
     /// Lets every lease run out and the rescuer look.
     async fn rescue(&self) {
         self.book.run("UPDATE leases SET lease_until = now() - interval '1 second'").await;
-        self.rescuer.pass(true).await.unwrap();
+        self.rescuer.pass(Trust::Leases).await.unwrap();
         self.book.assert_sound().await;
     }
 
@@ -157,11 +158,11 @@ async fn a_delivery_that_still_waits_in_redis_is_not_sent_again() {
 async fn a_lease_that_is_kept_is_left_alone() {
     let scene = Scene::set().await;
     let claimed = scene.claimed_message(json!({})).await;
-    scene.rescuer.pass(true).await.unwrap();
+    scene.rescuer.pass(Trust::Leases).await.unwrap();
     assert_eq!(scene.book.state(claimed.job_id).await, "running");
     // After an outage of the database an expired lease is no proof.
     scene.book.run("UPDATE leases SET lease_until = now() - interval '1 second'").await;
-    scene.rescuer.pass(false).await.unwrap();
+    scene.rescuer.pass(Trust::Nothing).await.unwrap();
     assert_eq!(scene.book.state(claimed.job_id).await, "running");
 }
 
@@ -292,7 +293,7 @@ async fn two_rescuers_at_once_settle_a_death_once() {
     let scene = Scene::set().await;
     let claimed = scene.claimed_message(json!({})).await;
     scene.book.run("UPDATE leases SET lease_until = now() - interval '1 second'").await;
-    let passes = (0..6).map(|_| scene.rescuer.pass(true));
+    let passes = (0..6).map(|_| scene.rescuer.pass(Trust::Leases));
     for pass in futures::future::join_all(passes).await {
         pass.unwrap();
     }

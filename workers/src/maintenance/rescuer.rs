@@ -1,4 +1,7 @@
 //! The rescuer: sends lost deliveries again and takes back the jobs of dead workers.
+//!
+//! A worker is dead when its lease runs out, or, sooner, when its process is seen to be gone: [`presence`](crate::presence).
+//! What follows is the same.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,19 +11,21 @@ use diesel_async::AsyncConnection;
 use entropy_jobs::registry::Registry;
 use entropy_jobs::services::Services;
 use entropy_jobs::step;
-use entropy_schema::record::finish::{self, Becomes};
-use entropy_schema::record::rescue;
-use entropy_schema::{PooledConn, lanes};
+use entropy_schema::record::finish::{self, Becomes, Finish};
+use entropy_schema::record::rescue::{self, Expired};
+use entropy_schema::{Conn, PooledConn, lanes, presence};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::attempt::LEASE;
 use crate::broker::Broker;
 use crate::loss::{self, Cause};
+use crate::presence::{SETTLED, SILENT};
 use crate::relay::REDELIVER_AFTER_MS;
 
 /// How often it looks.
-const EVERY: Duration = Duration::from_secs(2);
+const EVERY: Duration = Duration::from_secs(1);
 
 /// An answer that takes longer says that nobody could keep a lease meanwhile: a third of [`LEASE`], since the heartbeat
 /// before may have been a while ago.
@@ -32,8 +37,21 @@ const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// Jobs per statement.
 const BATCH: i64 = 500;
 
+/// What a look may take for a death.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trust {
+    /// Nothing: the database was away or stood still, so nobody could keep anything.
+    Nothing,
+    /// A process that is gone, but no lease: the rescuer is too young to know whether leases could be kept.
+    Sessions,
+    /// Also a lease that ran out.
+    Leases,
+}
+
 /// Rescues jobs.
 pub struct Rescuer {
+    /// The worker whose rescuer it is.
+    pub worker: Uuid,
     /// What attempts share.
     pub services: Arc<Services>,
     /// The kinds.
@@ -49,7 +67,8 @@ pub struct Rescuer {
 impl Rescuer {
     /// Runs until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
-        let mut healthy_since = Instant::now();
+        let started = Instant::now();
+        let mut failed: Option<Instant> = None;
         let mut swept = Instant::now();
         loop {
             tokio::select! {
@@ -58,10 +77,14 @@ impl Rescuer {
             }
             // After an outage of the database every lease looks expired, because nobody could keep it. Living workers
             // get one lease's time to say so.
-            let leases_count = healthy_since.elapsed() > LEASE;
-            if let Err(error) = self.pass(leases_count).await {
+            let trust = match failed {
+                Some(failed) if failed.elapsed() <= LEASE => Trust::Nothing,
+                _ if started.elapsed() <= LEASE => Trust::Sessions,
+                _ => Trust::Leases,
+            };
+            if let Err(error) = self.pass(trust).await {
                 tracing::warn!(error = format!("{error:#}"), "rescue failed");
-                healthy_since = Instant::now();
+                failed = Some(Instant::now());
             }
             if swept.elapsed() > SWEEP_EVERY {
                 swept = Instant::now();
@@ -82,21 +105,24 @@ impl Rescuer {
         Ok(())
     }
 
-    /// Looks once. `leases_count`: expired leases may be taken as deaths.
-    pub async fn pass(&self, leases_count: bool) -> anyhow::Result<()> {
+    /// Looks once.
+    pub async fn pass(&self, trust: Trust) -> anyhow::Result<()> {
         let asked = Instant::now();
         let mut conn = self.services.db.conn().await?;
-        let any = rescue::any(&mut conn).await?;
+        let signs = rescue::signs(&mut conn, millis(SILENT)).await?;
         let took = asked.elapsed();
         ensure!(took < PROMPT, "the database took {took:.1?} to answer, so leases say nothing");
-        if !any {
+        if signs.silent && trust >= Trust::Sessions {
+            self.take_from_the_dead(&mut conn).await?;
+        }
+        if !signs.expired {
             return Ok(());
         }
         // Redis may be away without that saying anything about workers.
         if let Err(error) = self.redeliver(&mut conn).await {
             tracing::warn!(error = format!("{error:#}"), "lost deliveries not sent again yet");
         }
-        if leases_count {
+        if trust >= Trust::Leases {
             self.take_back(&mut conn).await?;
         }
         Ok(())
@@ -125,24 +151,60 @@ impl Rescuer {
         Ok(())
     }
 
+    /// Takes back what processes held that are gone.
+    async fn take_from_the_dead(&self, conn: &mut PooledConn) -> anyhow::Result<()> {
+        let (dead, ends) = conn
+            .transaction(async |conn| {
+                let dead = presence::dead(conn, self.worker, millis(SILENT), millis(SETTLED)).await?;
+                if dead.is_empty() {
+                    return Ok((dead, Vec::new()));
+                }
+                let leases = rescue::of_the_dead(conn, &dead, BATCH).await?;
+                let ends = self.settle(conn, &leases).await?;
+                if leases.is_empty() {
+                    // Only now: what somebody had locked, or what was one too many, is for the next look.
+                    presence::bury(conn, &dead).await?;
+                }
+                Ok::<_, entropy_schema::Error>((dead, ends))
+            })
+            .await?;
+        if !ends.is_empty() {
+            tracing::warn!(workers = ?dead, jobs = ends.len(), "workers are gone without their leases having run out");
+        }
+        self.tell(&ends);
+        Ok(())
+    }
+
+    /// Takes back what ran out.
     async fn take_back(&self, conn: &mut PooledConn) -> anyhow::Result<()> {
         let ends = conn
             .transaction(async |conn| {
                 let expired = rescue::expired(conn, BATCH).await?;
-                let mut ends = Vec::with_capacity(expired.len());
-                for lease in &expired {
-                    step!("rescuer.found");
-                    let cause = if lease.worker_alive { Cause::ClaimLost } else { Cause::ProcessDied };
-                    ends.push(loss::settle(conn, &self.registry, lease, cause).await?);
-                }
-                if !ends.is_empty() {
-                    finish::finish(conn, &ends).await?;
-                    step!("rescuer.settled");
-                }
-                Ok::<_, entropy_schema::Error>(ends)
+                self.settle(conn, &expired).await
             })
             .await?;
-        for end in &ends {
+        self.tell(&ends);
+        Ok(())
+    }
+
+    /// Decides what becomes of lost attempts, whose leases the caller's transaction has locked.
+    async fn settle(&self, conn: &mut Conn, lost: &[Expired]) -> entropy_schema::Result<Vec<Finish>> {
+        let mut ends = Vec::with_capacity(lost.len());
+        for lease in lost {
+            step!("rescuer.found");
+            let cause = if lease.worker_alive { Cause::ClaimLost } else { Cause::ProcessDied };
+            ends.push(loss::settle(conn, &self.registry, lease, cause).await?);
+        }
+        if !ends.is_empty() {
+            finish::finish(conn, &ends).await?;
+            step!("rescuer.settled");
+        }
+        Ok(ends)
+    }
+
+    /// Says what was settled, once it is committed.
+    fn tell(&self, ends: &[Finish]) {
+        for end in ends {
             let became = match &end.becomes {
                 Becomes::Final(state) => state,
                 Becomes::Available | Becomes::Waiting { .. } => "again",
@@ -154,6 +216,9 @@ impl Rescuer {
             step!("rescuer.committed");
             self.ended.notify_one();
         }
-        Ok(())
     }
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }

@@ -9,7 +9,7 @@ use entropy_schema::record::finish::{Becomes, Finish, LaneWait};
 use entropy_schema::sends::{self, NewSend, SendEnd};
 use entropy_schema::views::jobs as views;
 use entropy_schema::{lanes, queues};
-use entropy_workers::maintenance::rescuer::Rescuer;
+use entropy_workers::maintenance::rescuer::{Rescuer, Trust};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::json;
@@ -387,7 +387,7 @@ impl<'a> Pair<'a> {
                 "UPDATE leases SET lease_until = now() - interval '1 second' WHERE worker_id = '{id}'"
             ))
             .await;
-        self.rescuer.pass(true).await.expect("rescued");
+        self.rescuer.pass(Trust::Leases).await.expect("rescued");
         let held = |job: &&Job| matches!(job.place, Place::Running { worker: by, .. } if by == worker);
         let lost: Vec<Uuid> = self.model.jobs.iter().filter(held).map(|job| job.id).collect();
         for id in lost {
