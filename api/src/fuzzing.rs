@@ -2,7 +2,7 @@
 
 use entropy_jobs::enqueue::Enqueuer;
 use entropy_jobs::outbound_url::UrlPolicy;
-use entropy_jobs::process::config::{Ceilings, Http, Registration, Stores};
+use entropy_jobs::process::config::{Callbacks, Ceilings, Http, Registration, Search, Stores};
 use entropy_jobs::secret::Secret;
 use entropy_jobs::wake::Waker;
 use entropy_schema::{Db, Profile};
@@ -18,6 +18,8 @@ use crate::{AppConfig, AppState, page, routes};
 
 /// Signs the tokens that [`Tokens`] here takes.
 pub const JWT_SECRET: &str = "熵变-fuzz-secret";
+/// Stands in the address of callbacks.
+pub const CALLBACK_SECRET: &str = "callback-secret";
 /// Nobody listens there.
 const NOWHERE: &str = "127.0.0.1:9";
 
@@ -74,6 +76,8 @@ impl Api {
             db,
             stores,
             http: http(),
+            callbacks: Callbacks { secret: Some(Secret::new(CALLBACK_SECRET)), header_secret: None },
+            search: Search { url: None, index: "fuzz-messages".into() },
             ceilings: Ceilings { messages_per_minute: 40, api_calls_per_hour: 1000 },
             vault: None,
             waker,

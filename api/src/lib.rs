@@ -7,6 +7,7 @@
 
 mod auth;
 mod backlog;
+mod callbacks;
 mod explain;
 mod fresh;
 #[cfg(feature = "fuzzing")]
@@ -17,6 +18,7 @@ mod ops;
 mod page;
 mod problem;
 mod routes;
+mod search;
 mod state;
 
 use anyhow::Context;
@@ -37,6 +39,7 @@ const DRAIN: std::time::Duration = std::time::Duration::from_secs(10);
 pub fn app(state: AppState) -> impl Endpoint<Output = Response> + 'static {
     let routes = Route::new()
         .nest("/api/v1", routes::endpoint())
+        .at("/callbacks/gewe/:secret", poem::post(callbacks::gewe))
         .at("/healthz", poem::get(ops::healthz))
         .at("/readyz", poem::get(ops::readyz))
         .at("/metrics", poem::get(ops::metrics))

@@ -129,6 +129,19 @@ impl ApiError {
         }
     }
 
+    /// 503: the search engine does not answer.
+    pub(crate) fn search_unavailable(cause: impl fmt::Display) -> Self {
+        Self {
+            retry_after_s: Some(5),
+            cause: Some(cause.to_string()),
+            ..Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "search_unavailable",
+                "The search engine does not answer. Try again in a few seconds.",
+            )
+        }
+    }
+
     /// 503: the database cannot be reached, or did not get round to it in time. Whether it was done may be open: an answer
     /// to a commit can be lost.
     pub(crate) fn unavailable(cause: impl fmt::Display) -> Self {

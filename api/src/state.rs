@@ -8,12 +8,14 @@ use std::time::Duration;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use entropy_jobs::enqueue::Enqueuer;
+use entropy_jobs::incoming::intake::Intake;
 use entropy_jobs::outbound_url::UrlPolicy;
-use entropy_jobs::process::config::{Ceilings, Http, Stores};
+use entropy_jobs::process::config::{Callbacks, Ceilings, Http, Search, Stores};
 use entropy_jobs::registry::Registry;
 use entropy_jobs::vault::Vault;
 use entropy_jobs::wake::{self, Waker};
 use entropy_schema::Db;
+use entropy_schema::callbacks::Addressee;
 use entropy_schema::clock::Clock;
 use entropy_schema::views::queues::Counts;
 use redis::aio::ConnectionManager;
@@ -25,6 +27,7 @@ use crate::auth::tokens::Tokens;
 use crate::backlog::Backlog;
 use crate::fresh::Fresh;
 use crate::metrics::Metrics;
+use crate::search::{self, MessageSearch};
 
 /// What the API is built from. It starts while Postgres and Redis are away, and answers when they are back.
 #[derive(Debug)]
@@ -35,6 +38,10 @@ pub struct AppConfig {
     pub stores: Stores,
     /// Tokens and registration.
     pub http: Http,
+    /// How the provider proves itself.
+    pub callbacks: Callbacks,
+    /// Where messages are searched.
+    pub search: Search,
     /// What no account's limits may exceed.
     pub ceilings: Ceilings,
     /// Seals provider tokens; none: accounts cannot bring their own.
@@ -59,6 +66,7 @@ pub struct AppState(Arc<Inner>);
 pub struct Inner {
     pub(crate) db: Db,
     pub(crate) http: Http,
+    pub(crate) callbacks: Callbacks,
     pub(crate) ceilings: Ceilings,
     pub(crate) vault: Option<Vault>,
     pub(crate) enqueuer: Enqueuer,
@@ -81,6 +89,12 @@ pub struct Inner {
     pub(crate) callers: Fresh<Uuid, Caller>,
     /// Accounts that were looked up lately: account and organisation.
     pub(crate) accounts: Fresh<(Uuid, Uuid), ()>,
+    /// Whom devices and wxids belong to, as callbacks name them.
+    pub(crate) addressees: Fresh<(String, Option<String>), Addressee>,
+    /// Takes in what the provider tells us.
+    pub(crate) intake: Intake,
+    /// Finds messages.
+    pub(crate) search: Arc<dyn MessageSearch>,
     /// What organisations have in their queues.
     pub(crate) queue_counts: Fresh<Uuid, Vec<Counts>>,
 }
@@ -110,6 +124,9 @@ impl AppState {
             metrics: Metrics::new().context("setting up the counters")?,
             callers: Fresh::new(Duration::from_secs(10)),
             accounts: Fresh::new(Duration::from_secs(2)),
+            addressees: Fresh::new(Duration::from_secs(2)),
+            intake: Intake::new(config.db.clone(), config.waker.clone()),
+            search: search::of(&config.db, &config.search)?,
             queue_counts: Fresh::new(Duration::from_secs(2)),
             redis,
             namespace: config.stores.namespace,
@@ -117,6 +134,7 @@ impl AppState {
             migrated: AtomicBool::new(false),
             db: config.db,
             http: config.http,
+            callbacks: config.callbacks,
             ceilings: config.ceilings,
             vault: config.vault,
             enqueuer: config.enqueuer,

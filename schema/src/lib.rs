@@ -28,6 +28,7 @@ pub mod queues;
 pub mod record;
 pub mod retention;
 pub mod schedule_ticks;
+pub mod search;
 pub mod sends;
 pub mod settings;
 pub mod tables;

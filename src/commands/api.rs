@@ -4,7 +4,7 @@ use anyhow::Context;
 use entropy_api::{AppConfig, AppState};
 use entropy_jobs::enqueue::Enqueuer;
 use entropy_jobs::outbound_url::UrlPolicy;
-use entropy_jobs::process::config::{Ceilings, Http, Stores, environment, vault};
+use entropy_jobs::process::config::{Callbacks, Ceilings, Http, Search, Stores, environment, vault};
 use entropy_jobs::process::shutdown;
 use entropy_jobs::vault::Vault;
 use entropy_jobs::wake::Waker;
@@ -36,6 +36,8 @@ pub(crate) fn state(
         db,
         stores,
         http,
+        callbacks: Callbacks::load(&environment)?,
+        search: Search::load(&environment)?,
         ceilings,
         vault,
         waker,

@@ -27,6 +27,8 @@ Environment (an empty variable counts as not set; .env.example has them all with
   ENCRYPTION_KEY           32 bytes in base64; seals provider tokens    (default: derived from JWT_SECRET_KEY)
   GEWE_API_ENDPOINT        whole prefix, http://host/gewe/v2/api        (required by worker)
   GEWE_TOKEN_ID            token of accounts that have none of their own
+  GEWE_CALLBACK_SECRET     end of /callbacks/gewe/{secret}; at least 8 characters; without it nobody may call back
+  GEWE_CALLBACK_HEADER_SECRET  what callbacks carry in Authorization     (default: nothing)
   MAX_MESSAGES_PER_MINUTE  ceiling of one account                       (default: 40)
   MAX_API_CALLS_PER_HOUR   ceiling of one GeWe token                    (default: 1000)
   RUST_LOG                 what is logged                               (default: info,apalis_core=warn)

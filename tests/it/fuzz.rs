@@ -194,6 +194,7 @@ macro_rules! survives {
 
 survives! {
     no_authorization_header_is_taken_without_our_signature: authorization,
+    no_callback_is_misread_or_cannot_be_stored: callback,
     no_environment_is_taken_that_cannot_work_or_answered_with_its_secrets: config,
     a_cursor_leads_to_one_place: cursor,
     a_delivery_is_read_as_it_was_written: delivery,

@@ -8,6 +8,7 @@ mod harness;
 mod accuracy;
 mod api;
 mod architecture;
+mod callbacks;
 mod clocks;
 mod crash;
 mod crash_matrix;

@@ -47,7 +47,7 @@ impl<T: ParseFromJSON> ParsePayload for Body<T> {
     const IS_REQUIRED: bool = true;
 
     async fn from_request(_: &Request, body: &mut RequestBody) -> Result<Self> {
-        let bytes = read_in_time(body).await?;
+        let bytes = read_in_time(body.take().map_err(ApiError::internal)?, MAX_BYTES).await?;
         Ok(Body(parse(&bytes)?))
     }
 }
@@ -79,7 +79,7 @@ impl<'a, T: ParseFromJSON + Default> ApiExtractor<'a> for OptionalBody<T> {
         body: &mut RequestBody,
         _: ExtractParamOptions<()>,
     ) -> Result<Self> {
-        let bytes = read_in_time(body).await?;
+        let bytes = read_in_time(body.take().map_err(ApiError::internal)?, MAX_BYTES).await?;
         if bytes.is_empty() {
             return Ok(OptionalBody(T::default()));
         }
@@ -92,22 +92,22 @@ impl<'a, T: ParseFromJSON + Default> ApiExtractor<'a> for OptionalBody<T> {
     }
 }
 
-async fn read_in_time(body: &mut RequestBody) -> Result<Vec<u8>, ApiError> {
-    let body = body.take().map_err(ApiError::internal)?;
-    tokio::time::timeout(MAX_TIME, read(body)).await.unwrap_or_else(|_| {
+/// Reads a body of at most `most` bytes, a whole number of MiB.
+pub(crate) async fn read_in_time(body: poem::Body, most: usize) -> Result<Vec<u8>, ApiError> {
+    tokio::time::timeout(MAX_TIME, read(body, most)).await.unwrap_or_else(|_| {
         let detail = "The body did not arrive within 30 s. Send it again.";
         Err(ApiError::unfit(StatusCode::REQUEST_TIMEOUT, "body_too_slow", detail))
     })
 }
 
-async fn read(body: poem::Body) -> Result<Vec<u8>, ApiError> {
+async fn read(body: poem::Body, most: usize) -> Result<Vec<u8>, ApiError> {
     let mut bytes = Vec::new();
     let mut seen = 0;
     let mut chunks = std::pin::pin!(body.into_bytes_stream());
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| ApiError::invalid("The body ended too early. Send it again."))?;
         seen += chunk.len();
-        if seen <= MAX_BYTES {
+        if seen <= most {
             bytes.extend_from_slice(&chunk);
         } else {
             bytes = Vec::new();
@@ -116,8 +116,8 @@ async fn read(body: poem::Body) -> Result<Vec<u8>, ApiError> {
             }
         }
     }
-    if seen > MAX_BYTES {
-        let detail = "The body is larger than 1 MiB. Split it into several requests.";
+    if seen > most {
+        let detail = format!("The body is larger than {} MiB. Split it into several requests.", most >> 20);
         return Err(ApiError::unfit(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail));
     }
     step!("api.read");
@@ -172,10 +172,11 @@ mod tests {
     #[tokio::test]
     async fn a_body_is_read_up_to_its_limit_and_no_further() {
         assert_eq!(
-            read(poem::Body::from_vec(vec![b' '; MAX_BYTES])).await.map(|b| b.len()).ok(),
+            read(poem::Body::from_vec(vec![b' '; MAX_BYTES]), MAX_BYTES).await.map(|b| b.len()).ok(),
             Some(MAX_BYTES)
         );
-        let error = read(poem::Body::from_vec(vec![b' '; MAX_BYTES + 1])).await.expect_err("too large");
+        let error =
+            read(poem::Body::from_vec(vec![b' '; MAX_BYTES + 1]), MAX_BYTES).await.expect_err("too large");
         assert_eq!(error.status_code(), StatusCode::PAYLOAD_TOO_LARGE);
     }
 

@@ -14,6 +14,7 @@ use tracing::{Instrument, field};
 use super::operation::Route;
 use super::origin::TraceId;
 use crate::AppState;
+use crate::callbacks;
 use crate::problem::{ApiError, FieldProblem};
 
 const TRACE_HEADER: HeaderName = HeaderName::from_static("x-trace-id");
@@ -72,6 +73,10 @@ impl<E: Endpoint> Endpoint for Layer<E> {
 
 /// Routes beside the operations, by name. Machines ask them every few seconds; they are not worth a line each.
 fn own_path(path: &str) -> Option<&'static str> {
+    // The rest of the address is a secret.
+    if path.starts_with(callbacks::PREFIX) {
+        return Some(callbacks::ROUTE);
+    }
     ["/healthz", "/readyz", "/metrics", "/", "/docs", "/api/v1/openapi.json"]
         .into_iter()
         .find(|own| *own == path)

@@ -27,6 +27,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     request_seconds: HistogramVec,
+    callbacks: IntCounterVec,
     pool_in_use: IntGauge,
     pool_size: IntGauge,
     record: Record,
@@ -58,6 +59,11 @@ impl Metrics {
                 .buckets(SECONDS.to_vec()),
             &["method", "route"],
         )?;
+        let callbacks = IntCounterVec::new(
+            Opts::new("entropy_callbacks_total", "callbacks of the provider, by what became of them"),
+            &["outcome"],
+        )?;
+        registry.register(Box::new(callbacks.clone()))?;
         let pool_in_use = IntGauge::new("entropy_api_pool_in_use", "database connections in use by the api")?;
         let pool_size = IntGauge::new("entropy_api_pool_size", "database connections that the api may use")?;
         registry.register(Box::new(requests.clone()))?;
@@ -68,6 +74,7 @@ impl Metrics {
             registry,
             requests,
             request_seconds,
+            callbacks,
             pool_in_use,
             pool_size,
             record: Record::new()?,
@@ -82,6 +89,11 @@ impl Metrics {
         let method = known.into_iter().find(|known| *known == method).unwrap_or("other");
         self.requests.with_label_values(&[method, route, &status.to_string()]).inc();
         self.request_seconds.with_label_values(&[method, route]).observe(elapsed.as_secs_f64());
+    }
+
+    /// Counts a callback of the provider.
+    pub(crate) fn called_back(&self, outcome: &str) {
+        self.callbacks.with_label_values(&[outcome]).inc();
     }
 }
 

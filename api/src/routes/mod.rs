@@ -6,6 +6,7 @@ mod audit;
 mod auth;
 mod batch;
 mod bulk;
+mod callback_events;
 mod contacts;
 mod control;
 mod conversations;
@@ -19,6 +20,7 @@ mod prices;
 #[cfg(test)]
 mod properties;
 mod queues;
+mod search;
 mod sends;
 mod span;
 mod users;
@@ -67,6 +69,7 @@ type Api = (
     queues::Queues,
     lanes::Lanes,
     workers::Workers,
+    (callback_events::CallbackEvents, search::MessageSearch),
     (costs::Costs, prices::Prices),
     audit::AuditLog,
 );
@@ -95,6 +98,7 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
         queues::Queues,
         lanes::Lanes,
         workers::Workers,
+        (callback_events::CallbackEvents, search::MessageSearch),
         (costs::Costs, prices::Prices),
         audit::AuditLog,
     );

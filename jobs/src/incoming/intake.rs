@@ -12,7 +12,6 @@ use crate::batch::Batcher;
 use crate::class::Class;
 use crate::enqueue::{NewJob, Options, new_job};
 use crate::kinds::handle_callback::HandleCallback;
-use crate::step;
 use crate::wake::Waker;
 
 /// Events per statement. Each may be two megabytes large, and next to none is.
@@ -62,7 +61,6 @@ impl Intake {
             let (db, waker) = (db.clone(), waker.clone());
             async move {
                 let answers = commit(&db, calls).await;
-                step!("callback.committed");
                 if answers.iter().any(|answer| matches!(answer, Ok(Taken::Stored))) {
                     waker.wake();
                 }
@@ -112,7 +110,6 @@ async fn transaction(db: &Db, calls: &[Call]) -> Result<Vec<Taken>, entropy_sche
     let new = conn
         .transaction(async |conn| {
             let new: HashSet<_> = callbacks::store(conn, &events).await?.into_iter().collect();
-            step!("callback.stored");
             let jobs: Vec<NewJob> =
                 calls.iter().filter(|call| new.contains(&call.event.id)).map(job_of).collect();
             record::enqueue::enqueue(conn, &jobs).await?;

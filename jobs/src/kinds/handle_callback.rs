@@ -10,7 +10,6 @@ use crate::incoming::decode::{Setting, event_in};
 use crate::job::{Done, Job, JobError};
 use crate::lifecycle::Delivery;
 use crate::services::Context;
-use crate::step;
 
 /// An event that was stored. Safe to repeat: what an event does to the record it does once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -49,7 +48,6 @@ impl Job for HandleCallback {
             Applied::Ignored => "ignored",
             Applied::Unknown => "unknown",
         };
-        step!("callback.applied");
         let mut conn = ctx.conn().await?;
         callbacks::processed(&mut conn, ctx.organization_id, self.event_id, outcome).await?;
         Ok(said(json!({"outcome": outcome, "event_type": event.type_name})))

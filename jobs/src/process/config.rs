@@ -102,6 +102,61 @@ impl Gewe {
     }
 }
 
+/// How the provider proves itself when it calls us.
+#[derive(Debug, Clone)]
+pub struct Callbacks {
+    /// `GEWE_CALLBACK_SECRET`: the end of the address that it calls. None: nobody may call.
+    pub secret: Option<Secret>,
+    /// `GEWE_CALLBACK_HEADER_SECRET`: what events carry in `Authorization`. None: they need nothing there.
+    pub header_secret: Option<Secret>,
+}
+
+impl Callbacks {
+    /// Reads the secrets.
+    pub fn load(env: Lookup<'_>) -> anyhow::Result<Callbacks> {
+        let secret = env("GEWE_CALLBACK_SECRET");
+        if let Some(secret) = &secret {
+            let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~');
+            if secret.len() < 8 || !secret.bytes().all(fits) {
+                bail!(
+                    "GEWE_CALLBACK_SECRET must have at least 8 letters, digits, -, _, . or ~: it is part of an address"
+                );
+            }
+        }
+        let header_secret = env("GEWE_CALLBACK_HEADER_SECRET");
+        if header_secret.is_some() && secret.is_none() {
+            bail!("GEWE_CALLBACK_HEADER_SECRET is set, and GEWE_CALLBACK_SECRET is not");
+        }
+        Ok(Callbacks { secret: secret.map(Secret::new), header_secret: header_secret.map(Secret::new) })
+    }
+}
+
+/// Where messages are searched.
+#[derive(Debug, Clone)]
+pub struct Search {
+    /// `ELASTICSEARCH_URL`: `http://user:password@host:9200`. None: Postgres searches.
+    pub url: Option<Secret>,
+    /// The index of this install, named after `REDIS_NAMESPACE`.
+    pub index: String,
+}
+
+impl Search {
+    /// Reads the address.
+    pub fn load(env: Lookup<'_>) -> anyhow::Result<Search> {
+        let url = env("ELASTICSEARCH_URL");
+        if url.as_ref().is_some_and(|url| !(url.starts_with("http://") || url.starts_with("https://"))) {
+            bail!("ELASTICSEARCH_URL must start with http:// or https://");
+        }
+        let namespace = env("REDIS_NAMESPACE").unwrap_or_else(|| "entropy".into());
+        // An index begins with neither of these, and knows no capitals.
+        let namespace = namespace.to_lowercase().trim_start_matches(['-', '_']).to_owned();
+        Ok(Search {
+            url: url.map(Secret::new),
+            index: format!("{namespace}-messages").trim_start_matches('-').to_owned(),
+        })
+    }
+}
+
 /// Who may register a new organisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Registration {
@@ -239,6 +294,21 @@ mod tests {
         };
         assert!(message(Stores::load(&with("0"))).contains("DATABASE_POOL_SIZE"));
         assert_eq!(Stores::load(&with("1")).expect("one connection").pool_size, 1);
+    }
+
+    #[test]
+    fn a_callback_secret_is_long_enough_and_fits_into_an_address() {
+        let with = |secret: &'static str| {
+            move |name: &str| (name == "GEWE_CALLBACK_SECRET").then(|| secret.to_owned())
+        };
+        for bad in ["short", "with/slash-in-it", "mit leerzeichen", "秘密秘密秘密秘密"] {
+            let text = message(Callbacks::load(&with(bad)));
+            assert!(text.contains("GEWE_CALLBACK_SECRET") && !text.contains(bad), "{text}");
+        }
+        assert!(Callbacks::load(&with("geheim-1234")).expect("fits").secret.is_some());
+        assert!(Callbacks::load(&|_| None).expect("none").secret.is_none());
+        let header = |name: &str| (name == "GEWE_CALLBACK_HEADER_SECRET").then(|| "geheim".to_owned());
+        assert!(message(Callbacks::load(&header)).contains("GEWE_CALLBACK_SECRET"));
     }
 
     #[test]

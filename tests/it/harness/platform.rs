@@ -19,6 +19,9 @@ const PATIENCE: Duration = secs(30);
 /// The install's GeWe token in tests.
 pub(crate) const GEWE_TOKEN: &str = "gewe-token-of-the-tests";
 
+/// The end of the address of callbacks in tests.
+pub(crate) const CALLBACK_SECRET: &str = "callback-secret-of-the-tests";
+
 /// The key that signs logins in tests.
 pub(crate) const JWT_SECRET: &str = "a-jwt-secret-for-tests-of-40-characters!";
 
@@ -115,6 +118,7 @@ impl Builder {
             ("REDIS_NAMESPACE", &namespace),
             ("JWT_SECRET_KEY", JWT_SECRET),
             ("GEWE_TOKEN_ID", GEWE_TOKEN),
+            ("GEWE_CALLBACK_SECRET", CALLBACK_SECRET),
             ("MAX_MESSAGES_PER_MINUTE", "600"),
             ("MAX_API_CALLS_PER_HOUR", "100000"),
             ("RUST_LOG", "info"),

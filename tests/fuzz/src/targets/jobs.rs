@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use entropy_jobs::job::Job;
-use entropy_jobs::kinds::{cost_tally, expire_keys, prune_history, reap_workers, send_message};
+use entropy_jobs::kinds::{
+    cost_tally, expire_keys, handle_callback, prune_history, reap_workers, send_message,
+};
 use entropy_jobs::message::{MAX_TEXT_CHARS, MAX_XML_BYTES, Message};
 use entropy_jobs::outbound_url::{MAX_LENGTH, UrlPolicy, check};
 use entropy_jobs::process::telemetry::trace_id_of;
@@ -23,6 +25,7 @@ pub fn job_args(bytes: &[u8]) {
         "send_message" => read::<send_message::SendMessage>(version, &args),
         "cost_tally" => read::<cost_tally::CostTally>(version, &args),
         "expire_keys" => read::<expire_keys::ExpireKeys>(version, &args),
+        "handle_callback" => read::<handle_callback::HandleCallback>(version, &args),
         "prune_history" => read::<prune_history::PruneHistory>(version, &args),
         "reap_workers" => read::<reap_workers::ReapWorkers>(version, &args),
         _ => {}
@@ -30,7 +33,7 @@ pub fn job_args(bytes: &[u8]) {
 }
 
 /// How many kinds [`job_args`] knows; a test compares it with the registry.
-pub const KINDS: usize = 5;
+pub const KINDS: usize = 6;
 
 fn read<K: Job>(version: i16, args: &Value) {
     match registry::read::<K>(version, args.clone()) {

@@ -6,11 +6,13 @@
 #![allow(unreachable_pub, reason = "part of a library for libFuzzer, and of a binary for the tests")]
 
 mod api;
+mod callbacks;
 mod jobs;
 mod provider;
 mod settings;
 
 pub use api::{authorization, cursor, http, idempotency_key};
+pub use callbacks::callback;
 pub use jobs::{KINDS, delivery, job_args, message, outbound_url, traceparent};
 pub use provider::{failure_header, gewe_answer};
 pub use settings::config;
@@ -19,8 +21,9 @@ pub use settings::config;
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in `corpus` and of its file in `fuzz_targets`.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("authorization", authorization),
+    ("callback", callback),
     ("config", config),
     ("cursor", cursor),
     ("delivery", delivery),
