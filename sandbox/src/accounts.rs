@@ -58,6 +58,10 @@ pub(crate) struct Accounts {
 #[derive(Debug, Default)]
 struct Account {
     state: AccountState,
+    /// Its id in WeChat, if it was told.
+    wxid: Option<String>,
+    /// The token that last called for it.
+    token: Option<String>,
     /// When it tried to send, over the last minute; filled only while a throttle is set.
     recent: VecDeque<DateTime<Utc>>,
 }
@@ -79,6 +83,33 @@ impl Accounts {
 
     pub(crate) fn set_state(&mut self, app_id: &str, state: AccountState) {
         self.accounts.entry(app_id.to_owned()).or_default().state = state;
+    }
+
+    /// Returns how WeChat treats the account.
+    pub(crate) fn state(&self, app_id: &str) -> AccountState {
+        self.accounts.get(app_id).map_or(AccountState::Online, |account| account.state)
+    }
+
+    /// Returns the account's id in WeChat: the one that was told, or one made out of the device's.
+    pub(crate) fn wxid(&self, app_id: &str) -> String {
+        let told = self.accounts.get(app_id).and_then(|account| account.wxid.clone());
+        told.unwrap_or_else(|| format!("wxid_{}", app_id.trim_start_matches("wx_").to_lowercase()))
+    }
+
+    pub(crate) fn set_wxid(&mut self, app_id: &str, wxid: &str) {
+        self.accounts.entry(app_id.to_owned()).or_default().wxid = Some(wxid.to_owned());
+    }
+
+    /// Returns the token that last called for the account.
+    pub(crate) fn token(&self, app_id: &str) -> Option<&str> {
+        self.accounts.get(app_id)?.token.as_deref()
+    }
+
+    pub(crate) fn set_token(&mut self, app_id: &str, token: &str) {
+        let account = self.accounts.entry(app_id.to_owned()).or_default();
+        if account.token.as_deref() != Some(token) {
+            account.token = Some(token.to_owned());
+        }
     }
 
     /// Lists the accounts that have sent or were set, by `appId`.

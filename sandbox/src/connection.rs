@@ -67,6 +67,11 @@ impl Connections {
         self.line(request).is_none_or(|line| line.hung_up.is_cancelled())
     }
 
+    /// Returns what is cancelled when the client of this request leaves.
+    pub(crate) fn hangup(&self, request: &Request) -> CancellationToken {
+        self.line(request).map_or_else(CancellationToken::new, |line| line.hung_up.clone())
+    }
+
     fn open(&self) -> (String, Arc<Line>) {
         let number = self.last.fetch_add(1, Ordering::Relaxed).to_string();
         let line = Arc::new(Line::default());

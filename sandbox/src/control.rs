@@ -13,11 +13,18 @@ use serde_json::{Value, json};
 
 use crate::Sandbox;
 use crate::accounts::{AccountState, Throttle};
+use crate::books::Book;
+use crate::customer;
 use crate::failures::NewPlan;
+use crate::fastgpt;
 use crate::ledger::{Arrival, Ending, Filter, Outcome, Since};
+use crate::media::{self, MediaMode};
 use crate::mix::NewMix;
 
-const BODY_LIMIT: usize = 64 * 1024;
+const BODY_LIMIT: usize = 4 * 1024 * 1024;
+
+/// Of a flood or an address book.
+const LARGE_BODY_LIMIT: usize = 32 * 1024 * 1024;
 const DEFAULT_LIMIT: usize = 10_000;
 const MAX_LIMIT: usize = 100_000;
 
@@ -28,15 +35,20 @@ pub(crate) fn routes() -> Route {
         .at("/reset", post(reset))
         .at("/accounts", get(list_accounts))
         .at("/accounts/:app_id", put(set_account))
-        .at("/callbacks", get(list_callbacks))
+        .at("/callbacks", get(list_callbacks).post(set_callback))
         .at("/failures", get(list_failures).post(plan_failure).delete(clear_failures))
         .at("/failures/mix", post(plan_mix))
         .at("/throttle", get(show_throttle).put(set_throttle))
         .at("/redirect-target", redirect_target)
+        .at("/books/:app_id", get(show_book).put(set_book))
+        .at("/media", put(set_media))
+        .at("/media/:name", get(media::download))
+        .nest("/customer", customer::control_routes())
+        .nest("/fastgpt", fastgpt::control_routes())
 }
 
 /// A request that makes no sense, and why.
-struct BadRequest(String);
+pub(crate) struct BadRequest(pub(crate) String);
 
 impl IntoResponse for BadRequest {
     fn into_response(self) -> Response {
@@ -119,13 +131,21 @@ fn reset(Data(sandbox): Data<&Sandbox>) -> Json<Value> {
     state.failures.clear();
     state.accounts = Default::default();
     state.callbacks.clear();
+    state.fastgpt.reset();
+    state.customer.reset();
+    state.books = Default::default();
+    state.media = Default::default();
     Json(json!({ "reset": true }))
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NewAccountState {
-    state: AccountState,
+struct NewAccount {
+    state: Option<AccountState>,
+    /// Its id in WeChat, which callbacks name.
+    wxid: Option<String>,
+    /// Whose callback address is its own.
+    token: Option<String>,
 }
 
 #[handler]
@@ -134,9 +154,20 @@ async fn set_account(
     Path(app_id): Path<String>,
     body: Body,
 ) -> poem::Result<Json<Value>> {
-    let NewAccountState { state } = read(body).await?;
-    sandbox.state().accounts.set_state(&app_id, state);
-    Ok(Json(json!({ "app_id": app_id, "state": state })))
+    let new: NewAccount = read(body).await?;
+    let mut sandbox = sandbox.state();
+    let accounts = &mut sandbox.accounts;
+    if new.state.is_none() && new.wxid.is_none() && new.token.is_none() {
+        return Err(BadRequest("state, wxid or token is needed".to_owned()).into());
+    }
+    accounts.set_state(&app_id, new.state.unwrap_or_else(|| accounts.state(&app_id)));
+    if let Some(wxid) = &new.wxid {
+        accounts.set_wxid(&app_id, wxid);
+    }
+    if let Some(token) = &new.token {
+        accounts.set_token(&app_id, token);
+    }
+    Ok(Json(json!({ "app_id": app_id, "state": accounts.state(&app_id), "wxid": accounts.wxid(&app_id) })))
 }
 
 #[handler]
@@ -145,6 +176,55 @@ fn list_accounts(Data(sandbox): Data<&Sandbox>) -> Json<Value> {
     let items: Vec<_> =
         state.accounts.states().map(|(app_id, state)| json!({ "app_id": app_id, "state": state })).collect();
     Json(json!({ "items": items }))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewCallback {
+    /// Absent: of every token that has none of its own.
+    token: Option<String>,
+    url: String,
+}
+
+/// Sets a callback address, without the probe that setCallback makes.
+#[handler]
+async fn set_callback(Data(sandbox): Data<&Sandbox>, body: Body) -> poem::Result<Json<Value>> {
+    let new: NewCallback = read(body).await?;
+    let token = new.token.unwrap_or_else(|| "*".to_owned());
+    sandbox.state().callbacks.insert(token.clone(), new.url.clone());
+    Ok(Json(json!({ "token": token, "callback_url": new.url })))
+}
+
+#[handler]
+async fn set_book(
+    Data(sandbox): Data<&Sandbox>,
+    Path(app_id): Path<String>,
+    body: Body,
+) -> poem::Result<Json<Value>> {
+    let book: Book = read_large(body).await?;
+    let counts =
+        json!({ "friends": book.friends.len(), "groups": book.groups.len(), "labels": book.labels.len() });
+    sandbox.state().books.set(&app_id, book);
+    Ok(Json(counts))
+}
+
+#[handler]
+fn show_book(Data(sandbox): Data<&Sandbox>, Path(app_id): Path<String>) -> Json<Value> {
+    Json(json!(sandbox.state().books.get(&app_id)))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewMediaMode {
+    mode: MediaMode,
+}
+
+/// Says how downloads go of media that say nothing themselves.
+#[handler]
+async fn set_media(Data(sandbox): Data<&Sandbox>, body: Body) -> poem::Result<Json<Value>> {
+    let NewMediaMode { mode } = read(body).await?;
+    sandbox.state().media.mode = mode;
+    Ok(Json(json!({ "mode": mode })))
 }
 
 #[handler]
@@ -212,7 +292,17 @@ fn redirect_target(request: &Request, Data(sandbox): Data<&Sandbox>) -> Json<Val
     Json(json!({ "error": "a client must not follow redirects of GeWe" }))
 }
 
-async fn read<T: DeserializeOwned>(body: Body) -> Result<T, BadRequest> {
-    let bytes = body.into_bytes_limit(BODY_LIMIT).await.map_err(|error| BadRequest(error.to_string()))?;
+/// Reads a body as JSON, whatever it calls itself.
+pub(crate) async fn read<T: DeserializeOwned>(body: Body) -> Result<T, BadRequest> {
+    read_limited(body, BODY_LIMIT).await
+}
+
+/// The same for bodies that may be large.
+pub(crate) async fn read_large<T: DeserializeOwned>(body: Body) -> Result<T, BadRequest> {
+    read_limited(body, LARGE_BODY_LIMIT).await
+}
+
+async fn read_limited<T: DeserializeOwned>(body: Body, limit: usize) -> Result<T, BadRequest> {
+    let bytes = body.into_bytes_limit(limit).await.map_err(|error| BadRequest(error.to_string()))?;
     serde_json::from_slice(&bytes).map_err(|error| BadRequest(error.to_string()))
 }

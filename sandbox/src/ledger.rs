@@ -237,6 +237,13 @@ impl Ledger {
         Receipt { msg_id, new_msg_id, at: now, delivered }
     }
 
+    /// Returns ids for a message that did not come through a call: a local one and a global one.
+    pub(crate) fn new_ids(&mut self) -> (u32, u64) {
+        let new_msg_id = self.next_new_msg_id;
+        self.next_new_msg_id += 1;
+        (610_000_000 + (new_msg_id % 1_000_000_000) as u32, new_msg_id)
+    }
+
     pub(crate) fn begin_call(&mut self, arrival: Arrival) -> u64 {
         let at = Stamp(self.now());
         let seq = self.next_call;

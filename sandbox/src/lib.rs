@@ -12,14 +12,18 @@
 //! `phone` the page for people, `failures` the list of ways to fail.
 
 mod accounts;
+mod books;
 mod connection;
 mod control;
+mod customer;
 mod failures;
+mod fastgpt;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod gewe;
 mod gzip;
 mod ledger;
+mod media;
 mod mix;
 mod phone;
 mod sandbox;
@@ -77,10 +81,12 @@ impl Sandbox {
         let address = listener.local_addr().context("sandbox listener has no address")?;
         tracing::info!(%address, "sandbox listens");
         let acceptor = connection::ResettableAcceptor::new(listener, self.connections().clone());
-        Server::new_with_acceptor(acceptor)
-            .run_with_graceful_shutdown(routes(self), shutdown, Some(DRAIN_LIMIT))
+        let outcome = Server::new_with_acceptor(acceptor)
+            .run_with_graceful_shutdown(routes(self.clone()), shutdown, Some(DRAIN_LIMIT))
             .await
-            .context("sandbox server failed")
+            .context("sandbox server failed");
+        self.stop_tasks().await;
+        outcome
     }
 }
 
@@ -89,6 +95,7 @@ fn routes(sandbox: Sandbox) -> impl IntoEndpoint<Endpoint = impl poem::Endpoint 
         .at("/", get(phone::page))
         .at("/healthz", get(healthz))
         .nest("/_sandbox", control::routes())
+        .nest(fastgpt::PREFIX, fastgpt::routes())
         .at(format!("{}/*route", gewe::HOSTED_PREFIX), gewe::call)
         .at(format!("{}/*route", gewe::SELF_HOSTED_PREFIX), gewe::call)
         .data(sandbox)

@@ -6,6 +6,7 @@
 
 mod answers;
 mod faults;
+mod reads;
 mod routes;
 
 use poem::error::ReadBodyError;
@@ -21,6 +22,7 @@ use crate::Sandbox;
 use crate::failures::{Effect, Failure, Mode, Target};
 use crate::ledger::{Arrival, Ending};
 use answers::Reply;
+use reads::Read;
 use routes::{Route, SendRoute};
 
 /// The prefix of the hosted service.
@@ -33,6 +35,7 @@ pub(crate) const SELF_HOSTED_PREFIX: &str = "/v2/api";
 const BODY_LIMIT: usize = 2 * 1024 * 1024;
 
 /// A message on its way to the phone.
+#[derive(Clone)]
 pub(crate) struct Message {
     pub(crate) token: String,
     pub(crate) app_id: String,
@@ -54,6 +57,7 @@ enum Command {
     Send(&'static SendRoute, Message),
     CheckOnline(String),
     SetCallback(CallbackUrl),
+    Read(Read),
 }
 
 /// Answers any call under one of the prefixes.
@@ -101,6 +105,9 @@ async fn answer(
     }
     let command =
         check(sandbox, request, route, body).map_err(|refusal| Reply::refused(&refusal, route.failed()))?;
+    if let Command::Read(read) = &command {
+        sleep(read.delay(sandbox)).await;
+    }
     let Some(failure) = choose_failure(sandbox, request, &command, path)? else {
         return Ok((carry_out(sandbox, command, route), None));
     };
@@ -133,7 +140,14 @@ fn check(
     if !sandbox.has_device(&app_id) {
         return Err(Refusal::UnknownDevice(app_id));
     }
-    let Route::Send(send) = route else { return Ok(Command::CheckOnline(app_id)) };
+    sandbox.note_token(&app_id, token);
+    let send = match route {
+        Route::Send(send) => send,
+        Route::Read(route) => {
+            return Ok(Command::Read(Read { route, app_id, body, base: reads::base(request) }));
+        }
+        Route::CheckOnline | Route::SetCallback => return Ok(Command::CheckOnline(app_id)),
+    };
     let message = Message {
         token: token.to_owned(),
         app_id,
@@ -159,6 +173,7 @@ fn choose_failure(
     let (app_id, to_wxid) = match command {
         Command::Send(_, message) => (Some(message.app_id.as_str()), Some(message.to_wxid.as_str())),
         Command::CheckOnline(app_id) => (Some(app_id.as_str()), None),
+        Command::Read(read) => (Some(read.app_id.as_str()), None),
         Command::SetCallback(_) => (None, None),
     };
     let route = path.rsplit('/').next().unwrap_or_default();
@@ -213,6 +228,7 @@ fn carry_out(sandbox: &Sandbox, command: Command, route: Route) -> Reply {
         Command::CheckOnline(app_id) => {
             sandbox.is_online(&app_id).map(|online| Reply::answered(Some(Value::Bool(online))))
         }
+        Command::Read(read) => read.answer(sandbox),
         Command::SetCallback(callback) => {
             sandbox.set_callback(&callback);
             Ok(Reply::answered(None))

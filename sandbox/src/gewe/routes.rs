@@ -12,6 +12,31 @@ pub(crate) enum Route {
     Send(&'static SendRoute),
     CheckOnline,
     SetCallback,
+    Read(&'static ReadRoute),
+}
+
+/// One call that only reads.
+#[derive(Debug)]
+pub(crate) struct ReadRoute {
+    /// The route after the prefix.
+    pub(crate) path: &'static str,
+    pub(crate) what: What,
+    /// What `msg` says when it fails. Only those of the list and of pictures were ever observed.
+    failed: &'static str,
+    fields: &'static [Field],
+}
+
+/// What a reading call reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    List,
+    CachedList,
+    Brief,
+    Labels,
+    Group,
+    Members,
+    Profile,
+    Download,
 }
 
 /// One kind of message.
@@ -151,6 +176,26 @@ static SENDS: [SendRoute; 10] = [
     },
 ];
 
+/// Every call that reads.
+static READS: [ReadRoute; 12] = [
+    read("/contacts/fetchContactsList", What::List, "获取联系人列表失败", &[]),
+    read("/contacts/fetchContactsListCache", What::CachedList, "获取联系人列表失败", &[]),
+    read("/contacts/getBriefInfo", What::Brief, "获取联系人信息失败", &[]),
+    read("/contacts/getDetailInfo", What::Brief, "获取联系人信息失败", &[]),
+    read("/label/list", What::Labels, "获取标签列表失败", &[]),
+    read("/group/getChatroomInfo", What::Group, "获取群信息失败", &[Text("chatroomId")]),
+    read("/group/getChatroomMemberList", What::Members, "获取群成员列表失败", &[Text("chatroomId")]),
+    read("/personal/getProfile", What::Profile, "获取个人资料失败", &[]),
+    read("/message/downloadImage", What::Download, "下载图片失败", &[Text("xml"), Integer("type")]),
+    read("/message/downloadVoice", What::Download, "下载语音失败", &[Text("xml"), Integer("msgId")]),
+    read("/message/downloadVideo", What::Download, "下载视频失败", &[Text("xml")]),
+    read("/message/downloadFile", What::Download, "下载文件失败", &[Text("xml")]),
+];
+
+const fn read(path: &'static str, what: What, failed: &'static str, fields: &'static [Field]) -> ReadRoute {
+    ReadRoute { path, what, failed, fields }
+}
+
 impl Route {
     /// Finds the route of a path without its prefix.
     ///
@@ -159,7 +204,10 @@ impl Route {
         match path {
             "/login/checkOnline" => Some(Self::CheckOnline),
             "/login/setCallback" | "/tools/setCallback" => Some(Self::SetCallback),
-            _ => SENDS.iter().find(|send| send.path == path).map(Self::Send),
+            _ => {
+                let send = SENDS.iter().find(|send| send.path == path).map(Self::Send);
+                send.or_else(|| READS.iter().find(|read| read.path == path).map(Self::Read))
+            }
         }
     }
 
@@ -167,6 +215,7 @@ impl Route {
     pub(crate) fn failed(self) -> &'static str {
         match self {
             Self::Send(send) => send.failed,
+            Self::Read(read) => read.failed,
             Self::CheckOnline => "检查在线状态失败",
             Self::SetCallback => "设置回调失败",
         }
@@ -179,6 +228,7 @@ impl Route {
     pub(crate) fn check(self, body: &Map<String, Value>) -> Result<(), Refusal> {
         let fields: &[&[Field]] = match self {
             Self::Send(send) => &[&[Text("appId"), Text("toWxid")], send.fields],
+            Self::Read(read) => &[&[Text("appId")], read.fields],
             Self::CheckOnline => &[&[Text("appId")]],
             Self::SetCallback => &[&[Text("token"), Text("callbackUrl")]],
         };

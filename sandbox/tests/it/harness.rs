@@ -1,5 +1,6 @@
 //! A running sandbox and the few calls that the tests make of it.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use entropy_sandbox::{Config, Sandbox};
@@ -115,4 +116,72 @@ pub(crate) async fn envelope(request: RequestBuilder) -> Value {
     let response = request.send().await.unwrap();
     assert_eq!(response.status(), 200);
     response.json().await.unwrap()
+}
+
+/// An address that takes callbacks and keeps them.
+pub(crate) struct Inbox {
+    pub(crate) url: String,
+    received: Arc<Mutex<Vec<Received>>>,
+    server: JoinHandle<()>,
+}
+
+/// One callback as it came.
+#[derive(Debug, Clone)]
+pub(crate) struct Received {
+    pub(crate) body: String,
+    pub(crate) authorization: Option<String>,
+}
+
+impl Received {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+impl Inbox {
+    /// Listens on a free port and answers every request with `status`.
+    pub(crate) async fn start(status: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/callbacks/gewe/secret", listener.local_addr().unwrap());
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let store = received.clone();
+        let app = poem::endpoint::make(move |mut request: poem::Request| {
+            let store = store.clone();
+            async move {
+                let header = request.headers().get("authorization");
+                let authorization = header.map(|value| value.to_str().unwrap().to_owned());
+                let body = request.take_body().into_string().await.unwrap();
+                store.lock().unwrap().push(Received { body, authorization });
+                poem::Response::builder().status(poem::http::StatusCode::from_u16(status).unwrap()).finish()
+            }
+        });
+        let acceptor = poem::listener::TcpAcceptor::from_tokio(listener).unwrap();
+        let server = tokio::spawn(async move {
+            poem::Server::new_with_acceptor(acceptor).run(app).await.unwrap();
+        });
+        Self { url, received, server }
+    }
+
+    /// Waits for so many callbacks and returns them in the order of their arrival.
+    pub(crate) async fn wait_for(&self, count: usize) -> Vec<Received> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let received = self.received.lock().unwrap().clone();
+            if received.len() >= count {
+                return received;
+            }
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "waited for {count} callbacks, {} came",
+                received.len()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
 }
