@@ -4,7 +4,7 @@ use anyhow::Context;
 use entropy_api::{AppConfig, AppState};
 use entropy_jobs::enqueue::Enqueuer;
 use entropy_jobs::outbound_url::UrlPolicy;
-use entropy_jobs::process::config::{Callbacks, Ceilings, Http, Search, Stores, environment, vault};
+use entropy_jobs::process::config::{Callbacks, Ceilings, Http, Media, Search, Stores, environment, vault};
 use entropy_jobs::process::shutdown;
 use entropy_jobs::vault::Vault;
 use entropy_jobs::wake::Waker;
@@ -38,6 +38,7 @@ pub(crate) fn state(
         http,
         callbacks: Callbacks::load(&environment)?,
         search: Search::load(&environment)?,
+        media: Media::load(&environment)?,
         ceilings,
         vault,
         waker,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use entropy_jobs::process::config::{Ceilings, Gewe, Http, Registration, Stores, environment, vault};
+use entropy_jobs::process::config::{Ceilings, Gewe, Http, Media, Registration, Stores, environment, vault};
 use entropy_jobs::process::shutdown;
 use entropy_jobs::secret::Secret;
 use entropy_schema::{Db, Profile};
@@ -124,6 +124,7 @@ async fn serve(
         gewe: Gewe::load(&lookup)?,
         ceilings,
         vault: vault(&lookup)?,
+        media: Media::load(&lookup)?,
         slots: 32,
     };
     parts.spawn(entropy_workers::run(settings, stop.clone()));

@@ -1,6 +1,6 @@
 //! `entropy worker`.
 
-use entropy_jobs::process::config::{Ceilings, Gewe, Stores, environment, vault};
+use entropy_jobs::process::config::{Ceilings, Gewe, Media, Stores, environment, vault};
 use entropy_jobs::process::shutdown;
 use entropy_workers::Settings;
 
@@ -18,6 +18,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         gewe: Gewe::load(&environment)?,
         ceilings: Ceilings::load(&environment)?,
         vault: vault(&environment)?,
+        media: Media::load(&environment)?,
         slots: args.slots.into(),
     };
     entropy_workers::run(settings, shutdown::on_signal()?).await

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use entropy_jobs::metrics::Metrics;
-use entropy_jobs::process::config::{Ceilings, Gewe, Stores};
+use entropy_jobs::process::config::{Ceilings, Gewe, Media, Stores};
 use entropy_jobs::process::migrated::migrated;
 use entropy_jobs::redis_health::Health;
 use entropy_jobs::registry::Registry;
@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::adapters::gewe::{GeweClient, Timeouts};
+use crate::adapters::media::GeweMedia;
 use crate::attempt::Runner;
 use crate::broker::Broker;
 use crate::guard::Guard;
@@ -38,6 +39,8 @@ pub struct Settings {
     pub ceilings: Ceilings,
     /// Opens sealed tokens.
     pub vault: Option<Vault>,
+    /// Where media of messages are kept.
+    pub media: Media,
     /// Attempts at once, of each queue.
     pub slots: usize,
 }
@@ -81,7 +84,7 @@ async fn examine(broker: &Broker) -> anyhow::Result<()> {
 impl Worker {
     /// Wires a worker up. Connects to nothing yet.
     pub fn new(settings: Settings) -> anyhow::Result<Worker> {
-        let Settings { stores, gewe, ceilings, vault, slots } = settings;
+        let Settings { stores, gewe, ceilings, vault, media, slots } = settings;
         let db = Db::new(stores.database_url.expose(), stores.pool_size, Profile::Worker)?;
         let guard = Arc::new(Guard::new(ceilings.messages_per_minute.unsigned_abs()));
         let default_token = gewe.token.map(|token| {
@@ -89,9 +92,15 @@ impl Worker {
             let key = vault.as_ref().map_or_else(|| "install".to_owned(), |vault| vault.fingerprint(&token));
             (token, key)
         });
+        let client = GeweClient::new(&gewe.endpoint, Timeouts::default())?;
         let services = Services {
             db,
-            sender: Arc::new(GeweClient::new(&gewe.endpoint, Timeouts::default())?),
+            sender: Arc::new(client.clone()),
+            media: Arc::new(GeweMedia::new(client.clone())?),
+            contacts: Arc::new(client),
+            store: media.store(),
+            links: media.links(),
+            background_gap: media.background_gap,
             guard: guard.clone(),
             vault: vault.map(Arc::new),
             default_token,

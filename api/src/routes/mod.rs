@@ -7,6 +7,7 @@ mod auth;
 mod batch;
 mod bulk;
 mod callback_events;
+mod contact_syncs;
 mod contacts;
 mod control;
 mod conversations;
@@ -15,6 +16,7 @@ mod enqueue;
 mod job_view;
 mod jobs;
 mod lanes;
+mod media;
 mod message;
 mod prices;
 #[cfg(test)]
@@ -64,8 +66,7 @@ type Api = (
     control::Control,
     bulk::Bulk,
     sends::Sends,
-    conversations::Conversations,
-    contacts::Contacts,
+    (conversations::Conversations, contacts::Contacts, contact_syncs::ContactSyncs, media::MessageMedia),
     queues::Queues,
     lanes::Lanes,
     workers::Workers,
@@ -93,8 +94,7 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
         control::Control,
         bulk::Bulk,
         sends::Sends,
-        conversations::Conversations,
-        contacts::Contacts,
+        (conversations::Conversations, contacts::Contacts, contact_syncs::ContactSyncs, media::MessageMedia),
         queues::Queues,
         lanes::Lanes,
         workers::Workers,

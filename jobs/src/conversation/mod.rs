@@ -27,8 +27,6 @@ pub mod opt_out;
 pub mod turn;
 pub mod typed;
 
-pub mod apply;
-
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

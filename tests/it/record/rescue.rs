@@ -10,6 +10,7 @@ use entropy_schema::record::claim::Claimed;
 use entropy_schema::record::enqueue::NewJob;
 use entropy_schema::sends::{self, Ended, LateJob, NewSend, SendEnd};
 use entropy_workers::adapters::gewe::{GeweClient, Timeouts};
+use entropy_workers::adapters::media::GeweMedia;
 use entropy_workers::broker::Broker;
 use entropy_workers::guard::Guard;
 use entropy_workers::maintenance::rescuer::{Rescuer, Trust};
@@ -23,9 +24,15 @@ use crate::harness::servers::RedisServer;
 /// A rescuer that is asked to look, over the book.
 pub(super) fn rescuer_over(book: &Book, redis: &RedisServer, namespace: &str) -> Rescuer {
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = GeweClient::new("http://127.0.0.1:9/gewe/v2/api", Timeouts::default()).unwrap();
     let services = Services {
         db: book.db.clone(),
-        sender: Arc::new(GeweClient::new("http://127.0.0.1:9/gewe/v2/api", Timeouts::default()).unwrap()),
+        sender: Arc::new(client.clone()),
+        media: Arc::new(GeweMedia::new(client.clone()).unwrap()),
+        contacts: Arc::new(client),
+        store: entropy_jobs::media::Store::new(std::env::temp_dir(), 1),
+        links: None,
+        background_gap: std::time::Duration::ZERO,
         guard: Arc::new(Guard::new(40)),
         vault: None,
         default_token: None,

@@ -3,3 +3,4 @@
 //! An adapter knows a wire and how its failures are to be read. It knows no job, no lane and no limit.
 
 pub mod gewe;
+pub mod media;
