@@ -2,7 +2,7 @@
 
 use entropy_jobs::enqueue::Enqueuer;
 use entropy_jobs::outbound_url::UrlPolicy;
-use entropy_jobs::process::config::{Callbacks, Ceilings, Http, Registration, Search, Stores};
+use entropy_jobs::process::config::{Callbacks, Ceilings, Http, Media, Registration, Search, Stores};
 use entropy_jobs::secret::Secret;
 use entropy_jobs::wake::Waker;
 use entropy_schema::{Db, Profile};
@@ -83,6 +83,7 @@ impl Api {
             waker,
             registry: entropy_jobs::kinds::registry(),
             url_policy: UrlPolicy { allow_private: false },
+            media: Media::load(&|_| None)?,
             has_default_token: false,
         })?;
         let caller = Caller {

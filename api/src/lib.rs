@@ -13,6 +13,7 @@ mod fresh;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod http;
+mod media;
 mod metrics;
 mod ops;
 mod page;
@@ -40,6 +41,7 @@ pub fn app(state: AppState) -> impl Endpoint<Output = Response> + 'static {
     let routes = Route::new()
         .nest("/api/v1", routes::endpoint())
         .at("/callbacks/gewe/:secret", poem::post(callbacks::gewe))
+        .at("/media/:id", poem::get(media::serve))
         .at("/healthz", poem::get(ops::healthz))
         .at("/readyz", poem::get(ops::readyz))
         .at("/metrics", poem::get(ops::metrics))

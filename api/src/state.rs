@@ -9,8 +9,9 @@ use anyhow::Context;
 use chrono::{DateTime, SubsecRound, Utc};
 use entropy_jobs::enqueue::Enqueuer;
 use entropy_jobs::incoming::intake::Intake;
+use entropy_jobs::media::{Links, Store};
 use entropy_jobs::outbound_url::UrlPolicy;
-use entropy_jobs::process::config::{Callbacks, Ceilings, Http, Search, Stores};
+use entropy_jobs::process::config::{Callbacks, Ceilings, Http, Media, Search, Stores};
 use entropy_jobs::registry::Registry;
 use entropy_jobs::vault::Vault;
 use entropy_jobs::wake::{self, Waker};
@@ -54,6 +55,8 @@ pub struct AppConfig {
     pub registry: Registry,
     /// Which URLs a message may carry.
     pub url_policy: UrlPolicy,
+    /// Where media of messages are kept.
+    pub media: Media,
     /// The install has a provider token for accounts that bring none (`GEWE_TOKEN_ID`).
     pub has_default_token: bool,
 }
@@ -74,6 +77,10 @@ pub struct Inner {
     pub(crate) registry: Registry,
     pub(crate) url_policy: UrlPolicy,
     pub(crate) has_default_token: bool,
+    /// Media of messages.
+    pub(crate) store: Store,
+    /// Links to them.
+    pub(crate) links: Links,
     pub(crate) redis: ConnectionManager,
     /// Begins every key there.
     pub(crate) namespace: String,
@@ -132,6 +139,8 @@ impl AppState {
             namespace: config.stores.namespace,
             clock: Clock::default(),
             migrated: AtomicBool::new(false),
+            store: config.media.store(),
+            links: Links::new(&config.http.jwt_secret, config.media.public_url),
             db: config.db,
             http: config.http,
             callbacks: config.callbacks,

@@ -235,16 +235,26 @@ pub fn expired() -> Failure {
 }
 
 fn device(ctx: &Context, facts: &GateFacts) -> Result<(Device, String, bool), JobError> {
-    let Some(app_id) = facts.gewe_app_id.clone() else {
+    device_of(ctx, facts.gewe_app_id.as_deref(), facts.gewe_token_id.as_deref(), facts.token_key.as_deref())
+}
+
+/// Returns the device and the token of an account, the key of the token's window, and whether the token is its own.
+pub(crate) fn device_of(
+    ctx: &Context,
+    app_id: Option<&str>,
+    sealed: Option<&str>,
+    token_key: Option<&str>,
+) -> Result<(Device, String, bool), JobError> {
+    let Some(app_id) = app_id.map(str::to_owned) else {
         let note = "the account has no device yet: log it in, or set its gewe_app_id";
         return Err(snooze_lane(NOT_READY, "account_not_ready", note.into()));
     };
-    let (token, key, own): (Secret, String, bool) = match (&facts.gewe_token_id, &facts.token_key) {
+    let (token, key, own): (Secret, String, bool) = match (sealed, token_key) {
         (Some(sealed), Some(key)) => {
             let context = token_context(ctx.organization_id);
             let opened = ctx.services.vault.as_ref().map(|vault| vault.open(sealed, &context));
             match opened {
-                Some(Ok(token)) => (token, key.clone(), true),
+                Some(Ok(token)) => (token, key.to_owned(), true),
                 Some(Err(_)) | None => {
                     tracing::error!(
                         "the account's token cannot be opened: is ENCRYPTION_KEY that of the API?"

@@ -6,10 +6,12 @@
 //! Start reading at [`job::Job`], then [`lifecycle`], then [`kinds::send_message`].
 
 pub mod ai;
+pub mod background;
 pub mod backoff;
 pub mod batch;
 pub mod calendar;
 pub mod class;
+pub mod contact_source;
 pub mod conversation;
 pub mod enqueue;
 pub mod gate;
@@ -18,6 +20,7 @@ pub mod job;
 pub mod kinds;
 pub mod lifecycle;
 pub mod limits;
+pub mod media;
 pub mod message;
 pub mod metrics;
 pub mod outbound_url;

@@ -9,6 +9,8 @@ use uuid::Uuid;
 
 use crate::ai::port::AiClient;
 use crate::ai::words;
+use crate::contact_source::ContactSource;
+use crate::media::{Links, MediaSource, Store};
 use crate::metrics::Metrics;
 use crate::process::config::Ceilings;
 use crate::provider::MessageSender;
@@ -23,6 +25,16 @@ pub struct Services {
     pub db: Db,
     /// Sends messages through the provider.
     pub sender: Arc<dyn MessageSender>,
+    /// Reads address books.
+    pub contacts: Arc<dyn ContactSource>,
+    /// Where media come from.
+    pub media: Arc<dyn MediaSource>,
+    /// Where they are kept.
+    pub store: Store,
+    /// Makes links to them; none: there is no key to sign with.
+    pub links: Option<Links>,
+    /// The gap between calls of an account for which nobody waits.
+    pub background_gap: Duration,
     /// Stops a flood from this process, whatever else fails.
     pub guard: Arc<dyn FloodGuard>,
     /// Asks a model.

@@ -5,6 +5,8 @@ use std::str::FromStr;
 use chrono::{DateTime, TimeZone, Utc};
 use chrono_tz::Tz;
 use entropy_jobs::enqueue::{NewJob, Options, new_job};
+use entropy_jobs::kinds::check_silence::CheckSilence;
+use entropy_jobs::kinds::each_account::{EachAccount, Work};
 use entropy_jobs::kinds::expire_keys::ExpireKeys;
 use entropy_jobs::kinds::index_messages::IndexMessages;
 use entropy_jobs::kinds::prune_history::PruneHistory;
@@ -61,6 +63,19 @@ pub fn entries() -> Vec<Entry> {
         Entry::new("reap_workers", "0 17 * * * *", Tz::UTC, Skip, |options| {
             // A week is long enough to ask what became of a machine.
             new_job(&ReapWorkers { keep_days: 7 }, options)
+        }),
+        // Address books change slowly and reading them is work for the phones, so it is done once, at night, each account
+        // at its own time of the three hours after this. A night without it is made good by the next.
+        Entry::new("sync_contacts", "0 5 2 * * *", Tz::Asia__Shanghai, Skip, |options| {
+            new_job(&EachAccount { work: Work::SyncContacts }, options)
+        }),
+        // The callback that an account was logged out may be lost, and then nobody knows until something is to be sent.
+        Entry::new("check_online", "30 */10 * * * *", Tz::UTC, Skip, |options| {
+            new_job(&EachAccount { work: Work::CheckOnline }, options)
+        }),
+        // An alarm is as good as it is early.
+        Entry::new("check_silence", "45 */5 * * * *", Tz::UTC, Skip, |options| {
+            new_job(&CheckSilence {}, options)
         }),
     ]
     .into_iter()

@@ -4,10 +4,11 @@ use std::sync::LazyLock;
 
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{BigInt, Nullable, Text, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Nullable, Text, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
+use crate::cached::Cache;
 use crate::record::dispatch::ELIGIBLE;
 use crate::tables::lanes;
 use crate::{Conn, Result};
@@ -18,6 +19,35 @@ pub async fn create(conn: &mut Conn, id: Uuid, organization: Uuid, kind: &str) -
         .values((lanes::id.eq(id), lanes::organization_id.eq(organization), lanes::kind.eq(kind)))
         .execute(conn)
         .await?;
+    Ok(())
+}
+
+/// Returns the lane of an account's calls for which nobody waits.
+///
+/// The account's id with its last byte turned over: the two lanes stand side by side in lists, and each names the other.
+/// [`ACCOUNT_OF_BACKGROUND`] is the same in SQL.
+pub fn background_of(account: Uuid) -> Uuid {
+    Uuid::from_u128(account.as_u128() ^ 0xff)
+}
+
+/// The other half of a pair of lanes, of an `l.id`: see [`background_of`].
+pub(crate) const ACCOUNT_OF_BACKGROUND: &str =
+    "encode(set_byte(uuid_send(l.id), 15, get_byte(uuid_send(l.id), 15) # 255), 'hex')::uuid";
+
+/// Makes the background lanes of accounts, given with their organisations; those that are there stay as they are.
+pub async fn ensure_background(conn: &mut Conn, accounts: &[(Uuid, Uuid)]) -> Result<()> {
+    sql_query(
+        "INSERT INTO lanes (id, organization_id, kind) \
+         SELECT id, organization_id, 'background' FROM unnest($1, $2) AS t (id, organization_id) ORDER BY id \
+         ON CONFLICT DO NOTHING",
+    )
+    .bind::<Array<SqlUuid>, _>(
+        accounts.iter().map(|(account, _)| background_of(*account)).collect::<Vec<_>>(),
+    )
+    .bind::<Array<SqlUuid>, _>(accounts.iter().map(|(_, organization)| *organization).collect::<Vec<_>>())
+    .cached()
+    .execute(conn)
+    .await?;
     Ok(())
 }
 
@@ -84,21 +114,42 @@ pub async fn sweep(conn: &mut Conn) -> Result<usize> {
     Ok(sql_query(&*SWEEP).execute(conn).await?)
 }
 
-/// Makes every lane of `token_key`'s accounts wait, but for the busy ones: their token was refused.
+static HOLD_TOKEN: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "WITH accounts AS (SELECT l.id FROM wechat_accounts l WHERE l.token_key IS NOT DISTINCT FROM $1), \
+         held AS (SELECT id FROM accounts UNION ALL SELECT {ACCOUNT_OF_BACKGROUND} FROM accounts l), \
+         locked AS (SELECT lanes.id FROM lanes WHERE lanes.id IN (SELECT id FROM held) \
+             AND lanes.busy_job_id IS NULL AND lanes.runnable_at IS NOT NULL ORDER BY lanes.id FOR UPDATE) \
+         UPDATE lanes SET runnable_at = clock_timestamp() + $2 * interval '1 millisecond', wait_code = $3 \
+         FROM locked WHERE lanes.id = locked.id"
+    )
+});
+
+/// Makes every lane of `token_key`'s accounts wait, their background lanes too, but for the busy ones: their token was refused.
 pub async fn hold_token(
     conn: &mut Conn,
     token_key: Option<&str>,
     delay_ms: i64,
     code: &str,
 ) -> Result<usize> {
-    Ok(sql_query(
-        "UPDATE lanes SET runnable_at = clock_timestamp() + $2 * interval '1 millisecond', wait_code = $3 \
-         FROM (SELECT a.id FROM wechat_accounts a WHERE a.token_key IS NOT DISTINCT FROM $1 ORDER BY a.id) a \
-         WHERE lanes.id = a.id AND lanes.busy_job_id IS NULL AND lanes.runnable_at IS NOT NULL",
-    )
-    .bind::<Nullable<Text>, _>(token_key)
-    .bind::<BigInt, _>(delay_ms)
-    .bind::<Text, _>(code)
-    .execute(conn)
-    .await?)
+    Ok(sql_query(&*HOLD_TOKEN)
+        .bind::<Nullable<Text>, _>(token_key)
+        .bind::<BigInt, _>(delay_ms)
+        .bind::<Text, _>(code)
+        .execute(conn)
+        .await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_two_lanes_of_an_account_name_each_other_and_nobody_else() {
+        let account = Uuid::now_v7();
+        let lane = background_of(account);
+        assert_ne!(lane, account);
+        assert_eq!(background_of(lane), account);
+        assert_eq!(lane.as_bytes()[..15], account.as_bytes()[..15]);
+    }
 }

@@ -4,7 +4,9 @@ use anyhow::Context;
 use entropy_api::{AppConfig, AppState};
 use entropy_jobs::enqueue::Enqueuer;
 use entropy_jobs::outbound_url::UrlPolicy;
-use entropy_jobs::process::config::{Callbacks, Ceilings, Http, Lookup, Search, Stores, environment, vault};
+use entropy_jobs::process::config::{
+    Callbacks, Ceilings, Http, Lookup, Media, Search, Stores, environment, vault,
+};
 use entropy_jobs::process::shutdown;
 use entropy_jobs::vault::Vault;
 use entropy_jobs::wake::Waker;
@@ -40,6 +42,7 @@ pub(crate) fn state(
         http,
         callbacks: Callbacks::load(env)?,
         search: Search::load(env)?,
+        media: Media::load(env)?,
         ceilings,
         vault,
         waker,

@@ -10,7 +10,7 @@ use entropy_jobs::class::Class;
 use entropy_jobs::enqueue::{Enqueuer, NewJob, Options, new_job};
 use entropy_jobs::job::{Done, Job, JobError};
 use entropy_jobs::lifecycle::Delivery;
-use entropy_jobs::process::config::{Ceilings, Fastgpt, Gewe, Search, Stores};
+use entropy_jobs::process::config::{Ceilings, Fastgpt, Gewe, Media, Search, Stores};
 use entropy_jobs::process::telemetry;
 use entropy_jobs::secret::Secret;
 use entropy_jobs::services::Context;
@@ -121,6 +121,7 @@ async fn measure(args: &Args, stores: &Stores) -> anyhow::Result<()> {
         ceilings: Ceilings { messages_per_minute: 40, api_calls_per_hour: 1000 },
         search: Search { url: None, index: "bench-messages".into() },
         vault: None,
+        media: Media::load(&|_| None)?,
         slots: args.slots,
     })?
     .with_registry(entropy_jobs::kinds::registry().register::<Plain>());

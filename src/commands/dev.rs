@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use entropy_jobs::process::config::{
-    Ceilings, Fastgpt, Gewe, Http, Registration, Search, Stores, environment, vault,
+    Ceilings, Fastgpt, Gewe, Http, Media, Registration, Search, Stores, environment, vault,
 };
 use entropy_jobs::process::shutdown;
 use entropy_jobs::secret::Secret;
@@ -137,6 +137,7 @@ async fn serve(
         ceilings,
         search: Search::load(&environment)?,
         vault: vault(&lookup)?,
+        media: Media::load(&lookup)?,
         slots: 32,
     };
     parts.spawn(entropy_workers::run(settings, stop.clone()));

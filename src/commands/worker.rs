@@ -1,6 +1,6 @@
 //! `entropy worker`.
 
-use entropy_jobs::process::config::{Ceilings, Fastgpt, Gewe, Search, Stores, environment, vault};
+use entropy_jobs::process::config::{Ceilings, Fastgpt, Gewe, Media, Search, Stores, environment, vault};
 use entropy_jobs::process::shutdown;
 use entropy_workers::Settings;
 
@@ -20,6 +20,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         ceilings: Ceilings::load(&environment)?,
         search: Search::load(&environment)?,
         vault: vault(&environment)?,
+        media: Media::load(&environment)?,
         slots: args.slots.into(),
     };
     entropy_workers::run(settings, shutdown::on_signal()?).await

@@ -311,7 +311,7 @@ async fn lists(book: &Book) {
         seen.watch(&what, async |conn| views::sends::list(conn, ORGANIZATION, part, &filter, None, 51).await)
             .await;
     }
-    seen.watch("lanes", async |conn| views::lanes::list(conn, ORGANIZATION, None, 51).await).await;
+    seen.watch("lanes", async |conn| views::lanes::list(conn, ORGANIZATION, None, None, 51).await).await;
     seen.watch("attempts of a job", async |conn| entropy_schema::jobs::attempts(conn, waiting).await).await;
     seen.assert_good();
 }

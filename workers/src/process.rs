@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use entropy_jobs::metrics::Metrics;
-use entropy_jobs::process::config::{Ceilings, Fastgpt, Gewe, Search, Stores};
+use entropy_jobs::process::config::{Ceilings, Fastgpt, Gewe, Media, Search, Stores};
 use entropy_jobs::process::migrated::migrated;
 use entropy_jobs::redis_health::Health;
 use entropy_jobs::registry::Registry;
@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::adapters::elastic::Elastic;
 use crate::adapters::fastgpt::{FastGptClient, Patience};
 use crate::adapters::gewe::{GeweClient, Timeouts};
+use crate::adapters::media::GeweMedia;
 use crate::attempt::Runner;
 use crate::broker::Broker;
 use crate::guard::{AskFence, Guard};
@@ -45,6 +46,8 @@ pub struct Settings {
     pub search: Search,
     /// Opens sealed tokens.
     pub vault: Option<Vault>,
+    /// Where media of messages are kept.
+    pub media: Media,
     /// Attempts at once, of each queue.
     pub slots: usize,
 }
@@ -88,8 +91,7 @@ async fn examine(broker: &Broker) -> anyhow::Result<()> {
 impl Worker {
     /// Wires a worker up. Connects to nothing yet.
     pub fn new(settings: Settings) -> anyhow::Result<Worker> {
-        let Settings { stores, gewe, fastgpt, ceilings, vault, slots } = settings;
-        let Settings { stores, gewe, ceilings, search, vault, slots } = settings;
+        let Settings { stores, gewe, fastgpt, ceilings, search, vault, media, slots } = settings;
         let db = Db::new(stores.database_url.expose(), stores.pool_size, Profile::Worker)?;
         let guard = Arc::new(Guard::new(ceilings.messages_per_minute.unsigned_abs()));
         let default_token = gewe.token.map(|token| {
@@ -97,12 +99,18 @@ impl Worker {
             let key = vault.as_ref().map_or_else(|| "install".to_owned(), |vault| vault.fingerprint(&token));
             (token, key)
         });
+        let client = GeweClient::new(&gewe.endpoint, Timeouts::default())?;
         let services = Services {
             db,
-            sender: Arc::new(GeweClient::new(&gewe.endpoint, Timeouts::default())?),
             ask_guard: Arc::new(AskFence::default()),
             words: Arc::default(),
             ai: Arc::new(FastGptClient::new(fastgpt.endpoint.as_deref(), Patience::default())?),
+            sender: Arc::new(client.clone()),
+            media: Arc::new(GeweMedia::new(client.clone())?),
+            contacts: Arc::new(client),
+            store: media.store(),
+            links: media.links(),
+            background_gap: media.background_gap,
             guard: guard.clone(),
             vault: vault.map(Arc::new),
             default_token,

@@ -14,8 +14,8 @@ use tracing::{Instrument, field};
 use super::operation::Route;
 use super::origin::TraceId;
 use crate::AppState;
-use crate::callbacks;
 use crate::problem::{ApiError, FieldProblem};
+use crate::{callbacks, media};
 
 const TRACE_HEADER: HeaderName = HeaderName::from_static("x-trace-id");
 
@@ -76,6 +76,9 @@ fn own_path(path: &str) -> Option<&'static str> {
     // The rest of the address is a secret.
     if path.starts_with(callbacks::PREFIX) {
         return Some(callbacks::ROUTE);
+    }
+    if path.starts_with(media::PREFIX) {
+        return Some(media::ROUTE);
     }
     ["/healthz", "/readyz", "/metrics", "/", "/docs", "/api/v1/openapi.json"]
         .into_iter()

@@ -205,8 +205,9 @@ fn document_problems(operation: &mut MetaOperation) {
     let changes = operation.method != Method::GET;
     let enqueues = operation.operation_id.is_some_and(|id| id.starts_with("enqueue_"));
     let logs_in = operation.operation_id.is_some_and(|id| matches!(id, "login" | "register"));
+    let has_medium = operation.operation_id == Some("get_message_media");
     let login = operation.operation_id == Some("login");
-    let problems: [(bool, u16, &'static str); 11] = [
+    let problems: [(bool, u16, &'static str); 12] = [
         (body || parameters, 400, "The request cannot be read, or has a field that does not exist."),
         (
             secured || login,
@@ -215,7 +216,12 @@ fn document_problems(operation: &mut MetaOperation) {
         ),
         (secured || logs_in, 403, "The caller's role does not allow this, or registration is closed."),
         (one_thing || enqueues, 404, "The organisation has no such thing."),
-        (changes && secured || logs_in, 409, "It cannot be done as things stand, or the name is taken."),
+        (
+            changes && secured || logs_in || has_medium,
+            409,
+            "It cannot be done as things stand, or the name is taken.",
+        ),
+        (has_medium, 410, "It was refused, or it is gone."),
         (body, 413, "The body is larger than 1 MiB."),
         (body, 415, "The body is not `application/json`."),
         (body, 422, "A field has a value that cannot be; `errors` says which and what to change."),

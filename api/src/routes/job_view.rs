@@ -6,6 +6,7 @@ use entropy_jobs::enqueue::NewJob;
 use entropy_jobs::why;
 use entropy_schema::Conn;
 use entropy_schema::jobs::{self as record, Attempt};
+use entropy_schema::lanes::background_of;
 use entropy_schema::views::jobs::Job;
 use entropy_schema::views::{self, sends::Send, waiting};
 use poem_openapi::Object;
@@ -158,7 +159,7 @@ pub(super) fn fresh(job: &NewJob, caller: &Caller, now: DateTime<Utc>) -> JobVie
         kind: job.kind.to_owned(),
         state: if job.scheduled_at.is_some() { "scheduled" } else { "available" }.to_owned(),
         queue: job.queue.to_owned(),
-        lane: job.lane_id.map(|id| lane("account", id)),
+        lane: job.lane_id.map(|id| lane(lane_kind(job, id), id)),
         account_id: job.account_id,
         priority: priority(job.class),
         attempt: 0,
@@ -176,6 +177,15 @@ pub(super) fn fresh(job: &NewJob, caller: &Caller, now: DateTime<Utc>) -> JobVie
         expires_at: job.expires_at,
         started_at: None,
         finalized_at: None,
+    }
+}
+
+/// Tells what the lane of a new job stands for, by its account.
+fn lane_kind(job: &NewJob, lane: Uuid) -> &'static str {
+    match job.account_id {
+        Some(account) if lane == background_of(account) => "background",
+        Some(account) if lane != account => "conversation",
+        _ => "account",
     }
 }
 

@@ -8,7 +8,7 @@ use entropy_schema::views::lanes::{self as view, Lane};
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
-use poem_openapi::{Object, OpenApi};
+use poem_openapi::{Enum, Object, OpenApi};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -32,8 +32,11 @@ struct LaneView {
     id: Uuid,
     /// As jobs name it: `account:<id>`.
     lane: String,
+    /// `account`: its sends. `background`: an account's calls for which nobody waits. `conversation`: its answers.
     kind: String,
-    /// Name of the account, if it is one.
+    /// The account that it belongs to.
+    account_id: Option<Uuid>,
+    /// Name of that account.
     label: Option<String>,
     paused: bool,
     paused_at: Option<DateTime<Utc>>,
@@ -52,6 +55,31 @@ struct LaneView {
     oldest_age_s: Option<f64>,
 }
 
+/// What a lane serialises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(rename_all = "snake_case")]
+enum LaneKind {
+    /// What an account sends.
+    Account,
+    /// An account's calls for which nobody waits.
+    Background,
+    /// What is answered in a chat.
+    Conversation,
+    /// A person's way through a plan.
+    Enrollment,
+}
+
+impl LaneKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            LaneKind::Account => "account",
+            LaneKind::Background => "background",
+            LaneKind::Conversation => "conversation",
+            LaneKind::Enrollment => "enrollment",
+        }
+    }
+}
+
 /// Lanes.
 pub(super) struct Lanes;
 
@@ -65,6 +93,8 @@ impl Lanes {
         &self,
         state: Data<&AppState>,
         caller: Caller,
+        /// Only lanes of this kind: account, background, conversation or enrollment.
+        kind: Query<Option<LaneKind>>,
         /// Items on the page, 1 to 200; 50 if not given.
         limit: Query<Option<i64>>,
         /// `next_cursor` of the page before.
@@ -73,7 +103,8 @@ impl Lanes {
         let ask = Ask::new(limit.0, cursor.0.as_deref())?;
         let now = state.now().await;
         let mut conn = state.db.conn().await?;
-        let rows = view::list(&mut conn, caller.organization_id, ask.before, ask.fetch()).await?;
+        let kind = kind.0.map(LaneKind::as_str);
+        let rows = view::list(&mut conn, caller.organization_id, kind, ask.before, ask.fetch()).await?;
         Ok(Json(ask.page(rows, |lane| lane.id, |lane| show(lane, now))))
     }
 
@@ -145,6 +176,7 @@ fn show(lane: Lane, now: DateTime<Utc>) -> LaneView {
         id: lane.id,
         lane: lane_name(&lane.kind, lane.id),
         kind: lane.kind,
+        account_id: lane.account_id,
         label: lane.label,
         paused: lane.paused_at.is_some(),
         paused_at: lane.paused_at,

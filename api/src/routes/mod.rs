@@ -13,6 +13,7 @@ mod batch;
 mod budgets;
 mod bulk;
 mod callback_events;
+mod contact_syncs;
 mod contacts;
 mod control;
 mod conversations;
@@ -22,6 +23,7 @@ mod enqueue;
 mod job_view;
 mod jobs;
 mod lanes;
+mod media;
 mod message;
 mod prices;
 #[cfg(test)]
@@ -96,7 +98,7 @@ type Api = (
     control::Control,
     bulk::Bulk,
     sends::Sends,
-    (conversations::Conversations, contacts::Contacts),
+    (conversations::Conversations, contacts::Contacts, contact_syncs::ContactSyncs, media::MessageMedia),
     queues::Queues,
     lanes::Lanes,
     workers::Workers,
@@ -124,7 +126,7 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
         control::Control,
         bulk::Bulk,
         sends::Sends,
-        (conversations::Conversations, contacts::Contacts),
+        (conversations::Conversations, contacts::Contacts, contact_syncs::ContactSyncs, media::MessageMedia),
         queues::Queues,
         lanes::Lanes,
         workers::Workers,

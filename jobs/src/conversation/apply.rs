@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{arrive, events, typed};
 use crate::incoming::{Event, What};
 use crate::job::JobError;
+use crate::media;
 use crate::services::Context;
 
 /// What became of an event.
@@ -46,8 +47,16 @@ pub async fn apply(
         sends::account_seen(&mut conn, ctx.organization_id, account_id).await?;
     }
     match &event.what {
-        What::Message(message) if message.from_me => typed::apply(ctx, account_id, event_id, message).await,
-        What::Message(message) => arrive::apply(ctx, account_id, event_id, message).await,
+        What::Message(message) => {
+            let applied = match message.from_me {
+                true => typed::apply(ctx, account_id, event_id, message).await?,
+                false => arrive::apply(ctx, account_id, event_id, message).await?,
+            };
+            if message.media.is_some() {
+                media::request(ctx, account_id, event_id).await?;
+            }
+            Ok(applied)
+        }
         What::Recalled { new_msg_id, .. } => events::recalled(ctx, account_id, new_msg_id).await,
         What::ContactChanged(change) => events::contact_changed(ctx, account_id, change).await,
         What::ContactRemoved { wxid } => events::contact_removed(ctx, account_id, event_id, wxid).await,

@@ -3,23 +3,33 @@
 use crate::registry::Registry;
 
 pub mod ai_reply;
+pub mod check_online;
+pub mod check_silence;
 pub mod cost_tally;
+pub mod download_media;
+pub mod each_account;
 pub mod expire_keys;
 pub mod handle_callback;
 pub mod index_messages;
 pub mod prune_history;
 pub mod reap_workers;
 pub mod send_message;
+pub mod sync_contacts;
 
 /// Every kind of this build.
 pub fn registry() -> Registry {
     Registry::default()
         .register::<ai_reply::AiReply>()
+        .register::<check_online::CheckOnline>()
+        .register::<check_silence::CheckSilence>()
         .register::<cost_tally::CostTally>()
+        .register::<download_media::DownloadMedia>()
+        .register::<each_account::EachAccount>()
         .register::<expire_keys::ExpireKeys>()
         .register::<handle_callback::HandleCallback>()
         .register::<index_messages::IndexMessages>()
         .register::<prune_history::PruneHistory>()
         .register::<reap_workers::ReapWorkers>()
         .register::<send_message::SendMessage>()
+        .register::<sync_contacts::SyncContacts>()
 }

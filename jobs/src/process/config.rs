@@ -181,6 +181,58 @@ impl Search {
     }
 }
 
+/// Media of messages.
+#[derive(Debug, Clone)]
+pub struct Media {
+    /// `UPLOAD_PATH`: the folder in which they are kept.
+    pub upload_path: std::path::PathBuf,
+    /// `MAX_FILE_SIZE`: the longest that is kept, in bytes.
+    pub max_file_size: u64,
+    /// `PUBLIC_URL`: how others reach the API, such as `https://entropy.example.com`. None: only people get links.
+    pub public_url: Option<String>,
+    /// `BACKGROUND_GAP_MS`: the gap between calls of an account for which nobody waits.
+    pub background_gap: std::time::Duration,
+    /// `JWT_SECRET_KEY`, from which the key of links is derived.
+    pub link_secret: Option<Secret>,
+}
+
+impl Media {
+    /// Reads folder and limits.
+    pub fn load(env: Lookup<'_>) -> anyhow::Result<Media> {
+        let public_url = env("PUBLIC_URL").map(|url| url.trim().to_owned());
+        if public_url.as_ref().is_some_and(|url| !(url.starts_with("http://") || url.starts_with("https://")))
+        {
+            bail!("PUBLIC_URL must start with http:// or https://");
+        }
+        let max_file_size = parsed(env, "MAX_FILE_SIZE", 20 << 20, "a number of bytes")?;
+        if !(1..=1 << 30).contains(&max_file_size) {
+            bail!("MAX_FILE_SIZE must lie between 1 and 1073741824");
+        }
+        let gap = parsed(env, "BACKGROUND_GAP_MS", 3000, "a number of milliseconds")?;
+        if gap > 600_000_u64 {
+            bail!("BACKGROUND_GAP_MS must be at most 600000");
+        }
+        Ok(Media {
+            upload_path: env("UPLOAD_PATH").unwrap_or_else(|| "./uploads".into()).into(),
+            max_file_size,
+            public_url,
+            background_gap: std::time::Duration::from_millis(gap),
+            link_secret: env("JWT_SECRET_KEY").map(Secret::new),
+        })
+    }
+
+    /// Returns where media are kept.
+    pub fn store(&self) -> crate::media::Store {
+        crate::media::Store::new(&self.upload_path, self.max_file_size)
+    }
+
+    /// Returns what makes links to them.
+    pub fn links(&self) -> Option<crate::media::Links> {
+        let secret = self.link_secret.as_ref()?;
+        Some(crate::media::Links::new(secret, self.public_url.clone()))
+    }
+}
+
 /// Who may register a new organisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Registration {

@@ -1,5 +1,7 @@
 //! Lanes with what waits in them.
 
+use std::sync::LazyLock;
+
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_query;
@@ -7,6 +9,7 @@ use diesel::sql_types::{BigInt, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
+use crate::lanes::ACCOUNT_OF_BACKGROUND;
 use crate::{Conn, Result};
 
 /// Counts of one lane stop here: a list must not count a million rows.
@@ -18,10 +21,13 @@ pub struct Lane {
     /// The id of what it serialises.
     #[diesel(sql_type = SqlUuid)]
     pub id: Uuid,
-    /// What that is: `account`, `conversation` or `enrollment`.
+    /// What that is: `account`, `background`, `conversation` or `enrollment`.
     #[diesel(sql_type = Text)]
     pub kind: String,
-    /// Name of the account, if it is one.
+    /// The account that it belongs to.
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    pub account_id: Option<Uuid>,
+    /// Name of that account.
     #[diesel(sql_type = Nullable<Text>)]
     pub label: Option<String>,
     /// When it looks for its next job.
@@ -50,8 +56,10 @@ pub struct Lane {
     pub oldest_at: Option<DateTime<Utc>>,
 }
 
-const LANES: &str = "\
-SELECT l.id, l.kind, a.nickname AS label, l.runnable_at, l.wait_code, l.busy_job_id, l.paused_at, l.paused_reason,
+static LANES: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "\
+SELECT l.id, l.kind, a.id AS account_id, a.nickname AS label, l.runnable_at, l.wait_code, l.busy_job_id, l.paused_at, l.paused_reason,
     (SELECT count(*) FROM (SELECT FROM pending p WHERE p.lane_id = l.id AND p.due_at IS NULL LIMIT $3) AS x)
         AS available,
     (SELECT count(*) FROM (SELECT FROM pending p WHERE p.lane_id = l.id AND p.due_at IS NOT NULL
@@ -61,38 +69,46 @@ SELECT l.id, l.kind, a.nickname AS label, l.runnable_at, l.wait_code, l.busy_job
         CROSS JOIN LATERAL (SELECT p.job_id FROM pending p WHERE p.lane_id = l.id AND p.due_at IS NULL
             AND p.class = c.class ORDER BY p.seq LIMIT 1) AS head
         JOIN jobs j ON j.id = head.job_id) AS oldest_at
-FROM lanes l LEFT JOIN wechat_accounts a ON a.id = l.id
+FROM lanes l LEFT JOIN conversations c ON c.id = l.id AND l.kind = 'conversation'
+LEFT JOIN wechat_accounts a ON a.id = CASE l.kind WHEN 'conversation' THEN c.account_id
+    WHEN 'background' THEN {ACCOUNT_OF_BACKGROUND} ELSE l.id END
 WHERE l.organization_id = $1 AND ($2 IS NULL OR l.id < $2) AND ($4 IS NULL OR l.id = $4) AND a.deleted_at IS NULL
-ORDER BY l.id DESC LIMIT $5";
+    AND ($6 IS NULL OR l.kind = $6)
+ORDER BY l.id DESC LIMIT $5"
+    )
+});
 
-/// Returns the organisation's lanes, newest first, older than `before`.
+/// Returns the organisation's lanes of a kind or of all kinds, newest first, older than `before`.
 pub async fn list(
     conn: &mut Conn,
     organization: Uuid,
+    kind: Option<&str>,
     before: Option<Uuid>,
     limit: i64,
 ) -> Result<Vec<Lane>> {
-    select(conn, organization, before, None, limit).await
+    select(conn, organization, kind, before, None, limit).await
 }
 
 /// Returns one lane of the organisation.
 pub async fn get(conn: &mut Conn, organization: Uuid, id: Uuid) -> Result<Option<Lane>> {
-    Ok(select(conn, organization, None, Some(id), 1).await?.pop())
+    Ok(select(conn, organization, None, None, Some(id), 1).await?.pop())
 }
 
 async fn select(
     conn: &mut Conn,
     organization: Uuid,
+    kind: Option<&str>,
     before: Option<Uuid>,
     id: Option<Uuid>,
     limit: i64,
 ) -> Result<Vec<Lane>> {
-    Ok(sql_query(LANES)
+    Ok(sql_query(&*LANES)
         .bind::<SqlUuid, _>(organization)
         .bind::<Nullable<SqlUuid>, _>(before)
         .bind::<BigInt, _>(COUNT_CAP)
         .bind::<Nullable<SqlUuid>, _>(id)
         .bind::<BigInt, _>(limit)
+        .bind::<Nullable<Text>, _>(kind)
         .load(conn)
         .await?)
 }

@@ -13,21 +13,17 @@ use entropy_jobs::conversation::mode;
 use entropy_jobs::conversation::turn::{self, Arrival, Debounce};
 use entropy_jobs::job::{Done, Job, JobError};
 use entropy_jobs::kinds::ai_reply::AiReply;
-use entropy_jobs::metrics::Metrics;
-use entropy_jobs::process::config::Ceilings;
 use entropy_jobs::secret::Secret;
 use entropy_jobs::services::{Context, Services};
 use entropy_jobs::vault::Vault;
 use entropy_schema::conversations::{self, NewChat};
 use entropy_schema::{Conn, lanes, settings};
-use entropy_workers::adapters::gewe::{GeweClient, Timeouts};
-use entropy_workers::guard::{AskFence, Guard};
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::harness::Book;
+use crate::harness::{Book, services};
 
 /// Opens the workflows' keys in these tests.
 const VAULT_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -136,20 +132,8 @@ impl Scene {
         let chat = conversations::open(&mut conn, chat).await.expect("a conversation");
         drop(conn);
         let model = Arc::new(Model::default());
-        let services = Services {
-            db: book.db.clone(),
-            sender: Arc::new(
-                GeweClient::new("http://127.0.0.1:9/gewe/v2/api", Timeouts::default()).expect("a client"),
-            ),
-            ai: model.clone(),
-            ask_guard: Arc::new(AskFence::default()),
-            words: Arc::default(),
-            guard: Arc::new(Guard::new(40)),
-            vault: Some(Arc::new(vault)),
-            default_token: None,
-            ceilings: Ceilings { messages_per_minute: 40, api_calls_per_hour: 1000 },
-            metrics: Arc::new(Metrics::new().expect("metrics")),
-        };
+        let services =
+            Services { ai: model.clone(), vault: Some(Arc::new(vault)), ..services::alone(&book.db) };
         Scene { book, model, account, chat, services: Arc::new(services) }
     }
 

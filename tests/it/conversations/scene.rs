@@ -17,7 +17,6 @@ use entropy_jobs::job::{Done, Job, JobError};
 use entropy_jobs::kinds::send_message::SendMessage;
 use entropy_jobs::lifecycle::OnUnknown;
 use entropy_jobs::message::{self, Text as Words};
-use entropy_jobs::metrics::Metrics;
 use entropy_jobs::process::config::Ceilings;
 use entropy_jobs::provider::{Device, MessageSender, SendError, Sent};
 use entropy_jobs::secret::Secret;
@@ -26,8 +25,6 @@ use entropy_schema::conversations::{self, Conversation};
 use entropy_schema::record::dispatch::Dispatched;
 use entropy_schema::record::finish::Becomes;
 use entropy_schema::turns::{self, Turn};
-use entropy_workers::adapters::fastgpt::{FastGptClient, Patience};
-use entropy_workers::guard::AskFence;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +32,7 @@ use uuid::Uuid;
 
 use crate::harness::Book;
 use crate::harness::book::end_of;
+use crate::harness::services;
 
 /// Takes everything and remembers it.
 #[derive(Default)]
@@ -93,16 +91,11 @@ impl Scene {
         let book = Book::open().await;
         let phone = Arc::new(Phone::default());
         let services = Services {
-            db: book.db.clone(),
             sender: phone.clone(),
-            ai: Arc::new(FastGptClient::new(None, Patience::default()).expect("a client")),
-            ask_guard: Arc::new(AskFence::default()),
-            words: Arc::default(),
             guard: phone.clone(),
-            vault: None,
             default_token: Some((Secret::new("token"), "install".into())),
             ceilings: Ceilings { messages_per_minute: 600, api_calls_per_hour: 100_000 },
-            metrics: Arc::new(Metrics::new().expect("counters")),
+            ..services::alone(&book.db)
         };
         let mut scene = Scene { book, account: Uuid::nil(), phone, services: Arc::new(services) };
         scene.account = scene.another_account().await;

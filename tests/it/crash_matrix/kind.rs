@@ -9,7 +9,9 @@ use diesel::sql_types::Uuid as SqlUuid;
 use diesel_async::RunQueryDsl;
 use entropy_jobs::job::{Done, Job, JobError};
 use entropy_jobs::lifecycle::Delivery;
-use entropy_jobs::process::config::{Ceilings, Fastgpt, Gewe, LogFormat, Search, Stores, environment, vault};
+use entropy_jobs::process::config::{
+    Ceilings, Fastgpt, Gewe, LogFormat, Media, Search, Stores, environment, vault,
+};
 use entropy_jobs::process::{shutdown, telemetry};
 use entropy_jobs::services::Context;
 use entropy_schema::record::finish::LaneWait;
@@ -89,6 +91,7 @@ fn a_worker_knows_a_kind_that_is_delivered_at_most_once() {
             ceilings: Ceilings::load(&environment).expect("the ceilings"),
             search: Search::load(&environment).expect("the search"),
             vault: vault(&environment).expect("the vault"),
+            media: Media::load(&environment).expect("the media"),
             slots: 32,
         };
         let worker = Worker::new(settings).expect("a worker").with_registry(registry);

@@ -398,6 +398,21 @@ impl Sandbox {
         assert_eq!(request.send().await.expect("the sandbox answers").status().as_u16(), 204);
     }
 
+    /// Replaces the address book of an account.
+    pub(crate) async fn set_book(&self, app_id: &str, book: &Value) {
+        let request = self.http.put(format!("{}/_sandbox/books/{app_id}", self.base)).json(book);
+        let response = request.send().await.expect("the sandbox answers");
+        assert!(response.status().is_success(), "{}", response.text().await.unwrap_or_default());
+    }
+
+    /// Lets a customer write, as `/_sandbox/customer/messages` takes it, and returns the answer.
+    pub(crate) async fn customer_writes(&self, message: &Value) -> Value {
+        let request = self.http.post(format!("{}/_sandbox/customer/messages", self.base)).json(message);
+        let response = request.send().await.expect("the sandbox answers");
+        assert!(response.status().is_success(), "{message}: {}", response.text().await.unwrap_or_default());
+        response.json().await.expect("JSON")
+    }
+
     /// Puts an account into a state, such as `offline`.
     pub(crate) async fn set_state(&self, app_id: &str, state: &str) {
         let request = self

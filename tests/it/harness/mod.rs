@@ -28,6 +28,7 @@ pub(crate) mod load;
 pub(crate) mod platform;
 pub(crate) mod process;
 pub(crate) mod servers;
+pub(crate) mod services;
 pub(crate) mod shared;
 pub(crate) mod traffic;
 pub(crate) mod turn;

@@ -121,6 +121,8 @@ impl Builder {
             ("GEWE_CALLBACK_SECRET", CALLBACK_SECRET),
             ("MAX_MESSAGES_PER_MINUTE", "600"),
             ("MAX_API_CALLS_PER_HOUR", "100000"),
+            ("BACKGROUND_GAP_MS", "20"),
+            ("UPLOAD_PATH", &dir.join("uploads").to_string_lossy()),
             ("RUST_LOG", "info"),
             ("LOG_FORMAT", "json"),
         ]

@@ -2,7 +2,14 @@
 
 use std::time::Duration;
 
-use entropy_schema::{Db, PooledConn, Profile};
+use diesel_async::SimpleAsyncConnection;
+use entropy_jobs::class::Class;
+use entropy_jobs::enqueue::{Options, new_job};
+use entropy_jobs::job::Job;
+use entropy_jobs::kinds::check_online::CheckOnline;
+use entropy_schema::lanes::ensure_background;
+use entropy_schema::record::enqueue::{Enqueued, enqueue};
+use entropy_schema::{Db, PooledConn, Profile, SYSTEM_ORGANIZATION};
 use serde_json::Value;
 use tokio::sync::{OnceCell, oneshot};
 use uuid::Uuid;
@@ -61,6 +68,49 @@ impl Here {
     /// Takes a connection, to do what the platform does by itself.
     pub(crate) async fn conn(&self) -> PooledConn {
         self.db.conn().await.expect("a connection")
+    }
+
+    /// Runs statements for their effect.
+    pub(crate) async fn run(&self, statements: &str) {
+        let mut conn = self.db.conn().await.expect("a connection");
+        conn.batch_execute(statements).await.unwrap_or_else(|error| panic!("{statements}: {error}"));
+    }
+
+    /// Enqueues a job of the platform's own.
+    pub(crate) async fn run_now<K: Job>(&self, args: &K) -> Uuid {
+        self.enqueue(SYSTEM_ORGANIZATION, None, args).await
+    }
+
+    /// Tells whether a job of the platform's own is over.
+    pub(crate) async fn is_over(&self, job: Uuid) -> bool {
+        let over = format!("SELECT count(*) AS n FROM jobs WHERE id = '{job}' AND final_state = 'completed'");
+        self.number(&over).await == 1
+    }
+
+    /// Enqueues the question whether an account is online.
+    pub(crate) async fn ask_whether_online(&self, client: &Client, account: &Account) -> Uuid {
+        self.enqueue(client.organization, Some(account.id), &CheckOnline { account_id: account.id }).await
+    }
+
+    async fn enqueue<K: Job>(&self, organization: Uuid, account: Option<Uuid>, args: &K) -> Uuid {
+        let options = Options {
+            organization_id: organization,
+            class: Class::Campaign,
+            scheduled_at: None,
+            expires_at: None,
+            idempotency: None,
+            trace_id: "of-a-test".into(),
+            created_by: None,
+        };
+        let job = new_job(args, options);
+        let mut conn = self.db.conn().await.expect("a connection");
+        if let Some(account) = account {
+            ensure_background(&mut conn, &[(account, organization)]).await.expect("a lane");
+        }
+        match enqueue(&mut conn, &[job]).await.expect("enqueued")[..] {
+            [Enqueued::Created(id) | Enqueued::Existing(id)] => id,
+            ref other => panic!("{other:?}"),
+        }
     }
 
     /// Waits until a job has ended and returns it.

@@ -2,17 +2,11 @@
 
 use std::sync::Arc;
 
-use entropy_jobs::metrics::Metrics;
-use entropy_jobs::process::config::Ceilings;
 use entropy_jobs::secret::Secret;
-use entropy_jobs::services::Services;
 use entropy_schema::record::claim::Claimed;
 use entropy_schema::record::enqueue::NewJob;
 use entropy_schema::sends::{self, Ended, LateJob, NewSend, SendEnd};
-use entropy_workers::adapters::fastgpt::{FastGptClient, Patience};
-use entropy_workers::adapters::gewe::{GeweClient, Timeouts};
 use entropy_workers::broker::Broker;
-use entropy_workers::guard::{AskFence, Guard};
 use entropy_workers::maintenance::rescuer::{Rescuer, Trust};
 use serde_json::json;
 use tokio::sync::Notify;
@@ -20,27 +14,14 @@ use uuid::Uuid;
 
 use crate::harness::Book;
 use crate::harness::servers::RedisServer;
+use crate::harness::services;
 
 /// A rescuer that is asked to look, over the book.
 pub(super) fn rescuer_over(book: &Book, redis: &RedisServer, namespace: &str) -> Rescuer {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let services = Services {
-        db: book.db.clone(),
-        sender: Arc::new(GeweClient::new("http://127.0.0.1:9/gewe/v2/api", Timeouts::default()).unwrap()),
-        ai: Arc::new(FastGptClient::new(None, Patience::default()).unwrap()),
-        ask_guard: Arc::new(AskFence::default()),
-        words: Arc::default(),
-        guard: Arc::new(Guard::new(40)),
-        vault: None,
-        default_token: None,
-        index: None,
-        ceilings: Ceilings { messages_per_minute: 40, api_calls_per_hour: 1000 },
-        metrics: Arc::new(Metrics::new().unwrap()),
-    };
     let registry = entropy_jobs::kinds::registry();
     Rescuer {
         worker: Uuid::now_v7(),
-        services: Arc::new(services),
+        services: Arc::new(services::alone(&book.db)),
         queues: registry.queues(),
         registry,
         broker: Broker::new(&Secret::new(redis.url()), namespace).unwrap(),

@@ -5,4 +5,5 @@
 pub mod elastic;
 pub mod fastgpt;
 pub mod gewe;
+pub mod media;
 mod outgoing;

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use entropy_jobs::job::Job;
 use entropy_jobs::kinds::{
-    ai_reply, cost_tally, expire_keys, handle_callback, index_messages, prune_history, reap_workers,
-    send_message,
+    ai_reply, check_online, check_silence, cost_tally, download_media, each_account, expire_keys,
+    handle_callback, index_messages, prune_history, reap_workers, send_message, sync_contacts,
 };
 use entropy_jobs::message::{MAX_TEXT_CHARS, MAX_XML_BYTES, Message};
 use entropy_jobs::outbound_url::{MAX_LENGTH, UrlPolicy, check};
@@ -25,18 +25,23 @@ pub fn job_args(bytes: &[u8]) {
     match kind {
         "send_message" => read::<send_message::SendMessage>(version, &args),
         "ai_reply" => read::<ai_reply::AiReply>(version, &args),
+        "check_online" => read::<check_online::CheckOnline>(version, &args),
+        "check_silence" => read::<check_silence::CheckSilence>(version, &args),
         "cost_tally" => read::<cost_tally::CostTally>(version, &args),
+        "download_media" => read::<download_media::DownloadMedia>(version, &args),
+        "each_account" => read::<each_account::EachAccount>(version, &args),
         "expire_keys" => read::<expire_keys::ExpireKeys>(version, &args),
         "handle_callback" => read::<handle_callback::HandleCallback>(version, &args),
         "index_messages" => read::<index_messages::IndexMessages>(version, &args),
         "prune_history" => read::<prune_history::PruneHistory>(version, &args),
         "reap_workers" => read::<reap_workers::ReapWorkers>(version, &args),
+        "sync_contacts" => read::<sync_contacts::SyncContacts>(version, &args),
         _ => {}
     }
 }
 
 /// How many kinds [`job_args`] knows; a test compares it with the registry.
-pub const KINDS: usize = 7;
+pub const KINDS: usize = 13;
 
 fn read<K: Job>(version: i16, args: &Value) {
     match registry::read::<K>(version, args.clone()) {

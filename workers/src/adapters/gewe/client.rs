@@ -62,16 +62,17 @@ pub struct GeweClient {
 }
 
 /// What bounds one call.
-struct Bounds<'a> {
+pub(super) struct Bounds<'a> {
     timeout: Duration,
     deadline: Instant,
     trace_id: &'a str,
 }
 
 /// A whole answer that says success.
-struct Answer {
+pub(super) struct Answer {
     envelope: Envelope,
-    raw: Vec<u8>,
+    /// The whole answer.
+    pub(super) raw: Vec<u8>,
 }
 
 impl GeweClient {
@@ -141,13 +142,19 @@ impl GeweClient {
     }
 
     /// The bounds of a call that may be made at any time.
-    fn prompt<'a>(&self, trace_id: &'a str) -> Bounds<'a> {
+    pub(super) fn prompt<'a>(&self, trace_id: &'a str) -> Bounds<'a> {
         let timeout = self.timeouts.text;
         Bounds { timeout, deadline: Instant::now() + timeout, trace_id }
     }
 
+    /// The bounds of a call that may be made at any time and takes long.
+    pub(super) fn patient<'a>(&self, trace_id: &'a str) -> Bounds<'a> {
+        let timeout = self.timeouts.media;
+        Bounds { timeout, deadline: Instant::now() + timeout, trace_id }
+    }
+
     /// Makes one call: one request at most, within the bounds, and every failure classed.
-    async fn call(
+    pub(super) async fn call(
         &self,
         route: &str,
         body: &Value,

@@ -131,6 +131,12 @@ pub(super) fn no_truth(body: &[u8], token: &Secret) -> SendError {
         .with_detail(&String::from_utf8_lossy(body), token)
 }
 
+/// The answer to a question is in no form that we know.
+pub(super) fn unreadable(body: &[u8], token: &Secret) -> SendError {
+    Verdict(ErrorClass::Ambiguous, "answer_unreadable", "GeWe's answer is not in the documented form")
+        .with_detail(&String::from_utf8_lossy(body), token)
+}
+
 /// Reads a whole answer: the envelope of a success, or the class of the failure.
 pub(super) fn read_answer(status: StatusCode, body: &[u8], token: &Secret) -> Result<Envelope, SendError> {
     let envelope = if speaks_for_gewe(status) { Envelope::parse(body) } else { None };
