@@ -133,6 +133,11 @@ async fn account_of(state: &AppState, app_id: String, wxid: Option<String>) -> R
     if let Some(found) = state.addressees.get(&place) {
         return Ok(found);
     }
+    // Otherwise everything that comes in when an answer has grown old would ask, and take every connection for it.
+    let _turn = state.addressee_lookup.lock().await;
+    if let Some(found) = state.addressees.get(&place) {
+        return Ok(found);
+    }
     let mut conn = state.db.conn().await?;
     let candidates = addressees(&mut conn, &place.0, place.1.as_deref()).await?;
     drop(conn);

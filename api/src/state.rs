@@ -98,6 +98,8 @@ pub struct Inner {
     pub(crate) accounts: Fresh<(Uuid, Uuid), ()>,
     /// Whom devices and wxids belong to, as callbacks name them.
     pub(crate) addressees: Fresh<(String, Option<String>), Addressee>,
+    /// Held while one of them is looked up: what many callbacks wait for at once is asked once.
+    pub(crate) addressee_lookup: tokio::sync::Mutex<()>,
     /// Takes in what the provider tells us.
     pub(crate) intake: Intake,
     /// Finds messages.
@@ -132,6 +134,7 @@ impl AppState {
             callers: Fresh::new(Duration::from_secs(10)),
             accounts: Fresh::new(Duration::from_secs(2)),
             addressees: Fresh::new(Duration::from_secs(2)),
+            addressee_lookup: tokio::sync::Mutex::new(()),
             intake: Intake::new(config.db.clone(), config.waker.clone()),
             search: search::of(&config.db, &config.search)?,
             queue_counts: Fresh::new(Duration::from_secs(2)),
