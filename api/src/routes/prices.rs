@@ -316,10 +316,10 @@ fn price(caller: &Caller, asked: CreatePrice) -> Result<Price, ApiError> {
         problems.push(FieldProblem::new("max_input", "out_of_range", "must be greater than min_input"));
     }
     let band = asked.band.map(|band| band.0).unwrap_or_default();
-    if !band.is_empty() {
-        if let Err(error) = band.parse::<Band>() {
-            problems.push(FieldProblem::new("band", "bad_band", error.to_string()));
-        }
+    if !band.is_empty()
+        && let Err(error) = band.parse::<Band>()
+    {
+        problems.push(FieldProblem::new("band", "bad_band", error.to_string()));
     }
     if !problems.is_empty() {
         return Err(ApiError::unprocessable(problems));

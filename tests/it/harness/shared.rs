@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use diesel_async::SimpleAsyncConnection;
 use entropy_schema::{Db, Profile};
 use serde_json::Value;
 use tokio::sync::{OnceCell, oneshot};
@@ -51,6 +52,12 @@ impl Here {
     /// Makes an organisation and returns its first admin, logged in.
     pub(crate) async fn register(&self) -> Client {
         self.platform.register().await
+    }
+
+    /// Runs statements for their effect, on rows of an organisation of this test's own.
+    pub(crate) async fn run(&self, statements: &str) {
+        let mut conn = self.db.conn().await.expect("a connection");
+        conn.batch_execute(statements).await.unwrap_or_else(|error| panic!("{statements}: {error}"));
     }
 
     /// Returns the number `n` that a statement selects.
