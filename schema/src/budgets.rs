@@ -227,10 +227,10 @@ pub async fn expire(conn: &mut Conn, limit: i64) -> Result<usize> {
     use diesel_async::AsyncConnection;
     conn.transaction(async |conn| {
         let taken: Vec<Taken> = sql_query(
-            "DELETE FROM budget_reservations r USING (
+            "WITH old AS MATERIALIZED (
                 SELECT id, budget_id FROM budget_reservations WHERE expires_at < (SELECT clock_timestamp())
-                ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED) old
-             WHERE r.id = old.id AND r.budget_id = old.budget_id
+                ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+             DELETE FROM budget_reservations r USING old WHERE r.id = old.id AND r.budget_id = old.budget_id
              RETURNING r.budget_id, r.starts_on, r.amount_yuan",
         )
         .bind::<BigInt, _>(limit)

@@ -404,22 +404,17 @@ pub async fn spent(
 }
 
 /// A run whose points in the ledger are not those that its record has.
-#[derive(Debug, Clone, QueryableByName)]
+#[derive(Debug, Clone)]
 pub struct Difference {
     /// The run.
-    #[diesel(sql_type = SqlUuid)]
     pub run_id: Uuid,
     /// When it began.
-    #[diesel(sql_type = Timestamptz)]
     pub started_at: DateTime<Utc>,
     /// How it ended.
-    #[diesel(sql_type = Text)]
     pub state: String,
     /// Points of the run; none: the provider said none.
-    #[diesel(sql_type = Nullable<Numeric>)]
     pub run_points: Option<BigDecimal>,
     /// Points of the run's lines; none: it has no line with points.
-    #[diesel(sql_type = Nullable<Numeric>)]
     pub ledger_points: Option<BigDecimal>,
 }
 

@@ -106,7 +106,8 @@ pub async fn turns(
             percentile_cont(0.5) WITHIN GROUP (ORDER BY took) AS median_s,
             percentile_cont(0.9) WITHIN GROUP (ORDER BY took) AS p90_s
          FROM (SELECT account_id, state,
-                greatest(extract(epoch FROM answered_at - opened_at), 0)::double precision AS took
+                CASE WHEN answered_at IS NOT NULL
+                    THEN greatest(extract(epoch FROM answered_at - opened_at), 0)::double precision END AS took
             FROM turns
             WHERE organization_id = $1 AND id >= $2 AND id < $3 AND opened_at >= $4 AND opened_at < $5) t
          GROUP BY GROUPING SETS ((account_id), ())",

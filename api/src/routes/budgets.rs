@@ -29,7 +29,7 @@ const MOST: i64 = 1000;
 /// What a budget concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 #[oai(rename_all = "snake_case")]
-enum Scope {
+enum BudgetScope {
     /// Every run.
     Organization,
     /// Runs that a person asked for.
@@ -38,12 +38,12 @@ enum Scope {
     Account,
 }
 
-impl Scope {
+impl BudgetScope {
     fn as_str(self) -> &'static str {
         match self {
-            Scope::Organization => "organization",
-            Scope::User => "user",
-            Scope::Account => "account",
+            BudgetScope::Organization => "organization",
+            BudgetScope::User => "user",
+            BudgetScope::Account => "account",
         }
     }
 }
@@ -51,18 +51,18 @@ impl Scope {
 /// How often a budget begins anew, in the organisation's zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 #[oai(rename_all = "snake_case")]
-enum Period {
+enum BudgetPeriod {
     /// At midnight.
     Day,
     /// At the first midnight of a month.
     Month,
 }
 
-impl Period {
+impl BudgetPeriod {
     fn as_str(self) -> &'static str {
         match self {
-            Period::Day => "day",
-            Period::Month => "month",
+            BudgetPeriod::Day => "day",
+            BudgetPeriod::Month => "month",
         }
     }
 }
@@ -71,10 +71,10 @@ impl Period {
 #[derive(Object)]
 #[oai(deny_unknown_fields)]
 struct PutBudget {
-    scope: Scope,
+    scope: BudgetScope,
     /// The user's or account's id; not for the scope `organization`.
     scope_id: Option<Uuid>,
-    period: Period,
+    period: BudgetPeriod,
     /// Yuan, such as `"12.50"`; `"0"`: nothing may be spent.
     limit_yuan: Text,
 }
@@ -215,25 +215,25 @@ impl Budgets {
 async fn scope_id(
     conn: &mut Conn,
     caller: &Caller,
-    scope: Scope,
+    scope: BudgetScope,
     asked: Option<Uuid>,
 ) -> Result<Uuid, ApiError> {
     let missing = || ApiError::field("scope_id", "missing", format!("must name the {}", scope.as_str()));
     match (scope, asked) {
-        (Scope::Organization, None) => Ok(caller.organization_id),
-        (Scope::Organization, Some(id)) if id == caller.organization_id => Ok(id),
-        (Scope::Organization, Some(_)) => {
+        (BudgetScope::Organization, None) => Ok(caller.organization_id),
+        (BudgetScope::Organization, Some(id)) if id == caller.organization_id => Ok(id),
+        (BudgetScope::Organization, Some(_)) => {
             let message = "must be left out: a budget of the scope organization is that of your own";
             Err(ApiError::field("scope_id", "not_yours", message))
         }
-        (Scope::Account, id) => {
+        (BudgetScope::Account, id) => {
             let id = id.ok_or_else(missing)?;
             if accounts::exists(conn, caller.organization_id, id).await? {
                 return Ok(id);
             }
             Err(super::accounts::account_not_found())
         }
-        (Scope::User, id) => {
+        (BudgetScope::User, id) => {
             let id = id.ok_or_else(missing)?;
             let user = users::by_id(conn, id).await?;
             if user.is_some_and(|user| user.organization_id == caller.organization_id) {

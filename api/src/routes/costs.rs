@@ -107,7 +107,7 @@ struct RepricedView {
 /// What costs are summed by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 #[oai(rename_all = "snake_case")]
-enum Grouping {
+enum CostGrouping {
     Day,
     Model,
     User,
@@ -115,14 +115,14 @@ enum Grouping {
     Conversation,
 }
 
-impl From<Grouping> for GroupBy {
-    fn from(grouping: Grouping) -> GroupBy {
+impl From<CostGrouping> for GroupBy {
+    fn from(grouping: CostGrouping) -> GroupBy {
         match grouping {
-            Grouping::Day => GroupBy::Day,
-            Grouping::Model => GroupBy::Model,
-            Grouping::User => GroupBy::User,
-            Grouping::Account => GroupBy::Account,
-            Grouping::Conversation => GroupBy::Conversation,
+            CostGrouping::Day => GroupBy::Day,
+            CostGrouping::Model => GroupBy::Model,
+            CostGrouping::User => GroupBy::User,
+            CostGrouping::Account => GroupBy::Account,
+            CostGrouping::Conversation => GroupBy::Conversation,
         }
     }
 }
@@ -285,15 +285,15 @@ impl Costs {
         /// A day, which counts to its end, or a moment, exclusive; today if not given. At most 366 days after `from`.
         to: Query<Option<String>>,
         /// By day if not given.
-        group_by: Query<Option<Grouping>>,
+        group_by: Query<Option<CostGrouping>>,
     ) -> Result<Json<CostsView>, ApiError> {
-        let group_by = group_by.0.unwrap_or(Grouping::Day);
+        let group_by = group_by.0.unwrap_or(CostGrouping::Day);
         let now = state.now().await;
         let mut conn = state.db.conn().await?;
         let chosen = settings::organization(&mut conn, caller.organization_id).await?;
         let range = Range::read(from.0.as_deref(), to.0.as_deref(), now, &chosen.timezone, span::YEAR)?;
         let (bounds, days) = match group_by {
-            Grouping::Day => range.days(),
+            CostGrouping::Day => range.days(),
             _ => (vec![range.from, range.to], Vec::new()),
         };
         let groups =
@@ -303,7 +303,7 @@ impl Costs {
             .into_iter()
             .map(|group| CostView {
                 key: match group_by {
-                    Grouping::Day => {
+                    CostGrouping::Day => {
                         let n = group.key.and_then(|n| n.parse::<usize>().ok());
                         n.and_then(|n| days.get(n.checked_sub(1)?)).map(ToString::to_string)
                     }
@@ -316,7 +316,7 @@ impl Costs {
                 unpriced: group.unpriced,
             })
             .collect();
-        if group_by == Grouping::Day {
+        if group_by == CostGrouping::Day {
             items.sort_by(|a, b| a.key.cmp(&b.key));
         }
         Ok(Json(CostsView {

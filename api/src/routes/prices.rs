@@ -98,7 +98,7 @@ struct PricesView {
 
 /// What runs did cost and would have cost.
 #[derive(Debug, Object)]
-struct ComparedView {
+struct PriceComparedView {
     /// The day, in the organisation's zone; null for the total.
     day: Option<NaiveDate>,
     /// Lines of the model.
@@ -113,13 +113,13 @@ struct ComparedView {
 
 /// What a price would have made of the last seven days.
 #[derive(Debug, Object)]
-struct PreviewView {
+struct PricePreviewView {
     from: DateTime<Utc>,
     to: DateTime<Utc>,
     /// False: there are more lines than were looked at, the oldest 50,000.
     complete: bool,
-    days: Vec<ComparedView>,
-    total: ComparedView,
+    days: Vec<PriceComparedView>,
+    total: PriceComparedView,
 }
 
 #[derive(ApiResponse)]
@@ -190,7 +190,7 @@ impl Prices {
         state: Data<&AppState>,
         caller: Caller,
         body: Body<CreatePrice>,
-    ) -> Result<Json<PreviewView>, ApiError> {
+    ) -> Result<Json<PricePreviewView>, ApiError> {
         caller.require(Role::Admin)?;
         let price = price(&caller, body.0)?;
         let to = state.now().await;
@@ -228,7 +228,7 @@ impl Prices {
                 }
             }
         }
-        Ok(Json(PreviewView {
+        Ok(Json(PricePreviewView {
             from,
             to,
             complete,
@@ -277,8 +277,8 @@ struct Compared {
 }
 
 impl Compared {
-    fn view(&self, day: Option<NaiveDate>) -> ComparedView {
-        ComparedView {
+    fn view(&self, day: Option<NaiveDate>) -> PriceComparedView {
+        PriceComparedView {
             day,
             lines: self.lines,
             covered: self.covered,
@@ -316,10 +316,10 @@ fn price(caller: &Caller, asked: CreatePrice) -> Result<Price, ApiError> {
         problems.push(FieldProblem::new("max_input", "out_of_range", "must be greater than min_input"));
     }
     let band = asked.band.map(|band| band.0).unwrap_or_default();
-    if !band.is_empty() {
-        if let Err(error) = band.parse::<Band>() {
-            problems.push(FieldProblem::new("band", "bad_band", error.to_string()));
-        }
+    if !band.is_empty()
+        && let Err(error) = band.parse::<Band>()
+    {
+        problems.push(FieldProblem::new("band", "bad_band", error.to_string()));
     }
     if !problems.is_empty() {
         return Err(ApiError::unprocessable(problems));

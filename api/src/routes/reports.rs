@@ -18,7 +18,7 @@ use crate::problem::ApiError;
 
 /// Messages that were sent, by who wrote them.
 #[derive(Debug, Default, Object)]
-struct SentView {
+struct SentByView {
     /// Typed on the phone.
     phone: i64,
     /// Sent by people over the API.
@@ -31,12 +31,12 @@ struct SentView {
 
 /// What became of the conversations of an account.
 #[derive(Debug, Default, Object)]
-struct ConversationsView {
+struct AccountConversationsView {
     /// Null in the sum over all accounts.
     account_id: Option<Uuid>,
     /// Messages from customers.
     received: i64,
-    sent: SentView,
+    sent: SentByView,
     /// Turns: what a customer wrote in a row.
     turns: i64,
     /// Turns that a model answered.
@@ -55,11 +55,11 @@ struct ConversationsView {
 
 /// What became of conversations.
 #[derive(Debug, Object)]
-struct ConversationsReport {
+struct ConversationsReportView {
     /// By account; those in which nothing happened are left out.
-    items: Vec<ConversationsView>,
+    items: Vec<AccountConversationsView>,
     /// Over all accounts.
-    total: ConversationsView,
+    total: AccountConversationsView,
     from: DateTime<Utc>,
     to: DateTime<Utc>,
     /// The zone of the days.
@@ -83,17 +83,17 @@ impl Reports {
         from: Query<Option<String>>,
         /// A day, which counts to its end, or a moment, exclusive; today if not given. At most 92 days after `from`.
         to: Query<Option<String>>,
-    ) -> Result<Json<ConversationsReport>, ApiError> {
+    ) -> Result<Json<ConversationsReportView>, ApiError> {
         let now = state.now().await;
         let mut conn = state.db.conn().await?;
         let chosen = settings::organization(&mut conn, caller.organization_id).await?;
         let range = Range::read(from.0.as_deref(), to.0.as_deref(), now, &chosen.timezone, span::QUARTER)?;
         let (organization, begin, end) = (caller.organization_id, range.from, range.to);
-        let mut accounts = BTreeMap::<Option<Uuid>, ConversationsView>::new();
+        let mut accounts = BTreeMap::<Option<Uuid>, AccountConversationsView>::new();
         for row in reports::messages(&mut conn, organization, begin, end).await? {
             let view = accounts.entry(row.account_id).or_default();
             view.received = row.received;
-            view.sent = SentView { phone: row.phone, person: row.person, ai: row.ai, sop: row.sop };
+            view.sent = SentByView { phone: row.phone, person: row.person, ai: row.ai, sop: row.sop };
         }
         for row in reports::turns(&mut conn, organization, begin, end).await? {
             let view = accounts.entry(row.account_id).or_default();
@@ -106,9 +106,11 @@ impl Reports {
             accounts.entry(row.account_id).or_default().opt_outs = row.opt_outs;
         }
         let total = accounts.remove(&None).unwrap_or_default();
-        let items =
-            accounts.into_iter().map(|(account_id, view)| ConversationsView { account_id, ..view }).collect();
+        let items = accounts
+            .into_iter()
+            .map(|(account_id, view)| AccountConversationsView { account_id, ..view })
+            .collect();
         let timezone = range.zone.to_string();
-        Ok(Json(ConversationsReport { items, total, from: begin, to: end, timezone }))
+        Ok(Json(ConversationsReportView { items, total, from: begin, to: end, timezone }))
     }
 }
