@@ -116,7 +116,7 @@ pub fn cost(tokens: Tokens, price: &Price) -> Option<BigDecimal> {
     // A thousandth is exact in decimals; a division would not know that.
     let exact = per_thousand * BigDecimal::new(1.into(), 3);
     let cost = exact.with_scale_round(SCALE, RoundingMode::HalfEven);
-    (cost <= BigDecimal::from(MOST)).then_some(cost)
+    (cost <= MOST).then_some(cost)
 }
 
 #[cfg(test)]

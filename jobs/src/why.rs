@@ -154,6 +154,8 @@ fn lane_reason(code: &str) -> Option<&'static str> {
         "account_not_ready" => {
             "The account cannot send yet: it needs a wxid, a device and the status ONLINE."
         }
+        "background_gap" => "Calls for which nobody waits keep a gap between them.",
+        "list_not_ready" => "GeWe is still putting the list of contacts together.",
         "lane_paused" => "Its lane was paused.",
         "queue_paused" => "Its queue was paused.",
         _ => return None,

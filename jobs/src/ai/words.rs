@@ -253,7 +253,7 @@ mod tests {
         let words = words(&[("第一", "review"), ("稳赚", "block"), ("微信", "mask")]);
         assert_eq!(words.check("您好").action, None);
         assert_eq!(words.check("我们是第 一 名").action, Some(Action::Review));
-        let verdict = words.check("加 Ｖ 微​信，第一稳赚");
+        let verdict = words.check("加 Ｖ 微\u{200B}信，第一稳赚");
         assert_eq!(verdict.action, Some(Action::Block));
         assert_eq!(verdict.word_ids, [0, 1, 2].map(Uuid::from_u128));
     }

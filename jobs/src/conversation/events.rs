@@ -146,9 +146,8 @@ pub(super) async fn group(
 
 /// Returns the name in a notice such as `"小李"修改群名为“老客户群”`: the last thing in quotes.
 fn new_name(text: &str) -> Option<&str> {
-    let is_end = |c: char| matches!(c, '”' | '"');
-    let end = text.rfind(is_end)?;
-    let start = text[..end].rfind(|c: char| matches!(c, '“' | '"'))?;
+    let end = text.rfind(['”', '"'])?;
+    let start = text[..end].rfind(['“', '"'])?;
     let name = text[start..end].trim_start_matches(['“', '"']).trim();
     (!name.is_empty()).then_some(name)
 }

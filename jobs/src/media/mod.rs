@@ -117,7 +117,7 @@ pub async fn request(ctx: &Context, account: Uuid, message: Uuid) -> Result<(), 
     use diesel_async::AsyncConnection;
     let mut conn = ctx.conn().await?;
     let found = media::get(&mut conn, ctx.organization_id, message).await?;
-    if !found.is_some_and(|found| found.media_state.as_deref() == Some("waiting")) {
+    if found.is_none_or(|found| found.media_state.as_deref() != Some("waiting")) {
         return Ok(());
     }
     let job = job_for(ctx.organization_id, account, message, &ctx.trace_id);
