@@ -146,7 +146,7 @@ impl Scene {
     pub(super) fn writing(&self, text: &'static str) -> BoxFuture<'static, ()> {
         let (db, organization, chat) = (self.book.db.clone(), self.book.organization, self.chat);
         Box::pin(async move {
-            write(&mut *db.conn().await.expect("a connection"), organization, chat, text).await;
+            write(&mut db.conn().await.expect("a connection"), organization, chat, text).await;
         })
     }
 
