@@ -306,7 +306,9 @@ WITH moves AS (
             WHERE m.budget_id = p.budget_id AND m.starts_on = p.starts_on)
     RETURNING budget_id, starts_on, spent_yuan, reserved_yuan
 )
-SELECT b.*, m.starts_on, m.spent_yuan, m.reserved_yuan FROM moved m JOIN budgets b ON b.id = m.budget_id ORDER BY b.id";
+SELECT b.id, b.organization_id, b.scope, b.scope_id, b.period, b.limit_yuan, b.updated_by, b.updated_at,
+    m.starts_on, m.spent_yuan, m.reserved_yuan
+FROM moved m JOIN budgets b ON b.id = m.budget_id ORDER BY b.id";
 
 /// Moves the sums of periods and returns how the budgets stand after that, in the order of their ids.
 pub async fn apply(conn: &mut Conn, moves: &[Move]) -> Result<Vec<Standing>> {
@@ -336,7 +338,8 @@ pub async fn apply(conn: &mut Conn, moves: &[Move]) -> Result<Vec<Standing>> {
 /// Returns the budgets that concern a run.
 pub async fn concerning(conn: &mut Conn, whose: &Whose) -> Result<Vec<Budget>> {
     Ok(sql_query(
-        "SELECT b.* FROM budgets b WHERE b.organization_id = $1 AND ((b.scope = 'organization' AND b.scope_id = $1)
+        "SELECT b.id, b.organization_id, b.scope, b.scope_id, b.period, b.limit_yuan, b.updated_by, b.updated_at \
+         FROM budgets b WHERE b.organization_id = $1 AND ((b.scope = 'organization' AND b.scope_id = $1)
             OR (b.scope = 'account' AND b.scope_id = $2) OR (b.scope = 'user' AND b.scope_id = $3)) ORDER BY b.id",
     )
     .bind::<SqlUuid, _>(whose.organization_id)
@@ -355,7 +358,8 @@ pub async fn standings(
     only: Option<Uuid>,
 ) -> Result<Vec<Standing>> {
     Ok(sql_query(
-        "SELECT b.*, s.starts_on, coalesce(p.spent_yuan, 0) AS spent_yuan, coalesce(p.reserved_yuan, 0) AS reserved_yuan
+        "SELECT b.id, b.organization_id, b.scope, b.scope_id, b.period, b.limit_yuan, b.updated_by, b.updated_at, \
+         s.starts_on, coalesce(p.spent_yuan, 0) AS spent_yuan, coalesce(p.reserved_yuan, 0) AS reserved_yuan
          FROM budgets b CROSS JOIN LATERAL (SELECT CASE b.period WHEN 'day' THEN $2 ELSE $3 END AS starts_on) s
          LEFT JOIN budget_periods p ON p.budget_id = b.id AND p.starts_on = s.starts_on
          WHERE b.organization_id = $1 AND ($4 IS NULL OR b.id = $4) ORDER BY b.id LIMIT 1000",

@@ -4,6 +4,7 @@
 //! Whoever calls these in one transaction keeps the order lanes → conversations → turns.
 
 use chrono::{DateTime, Utc};
+use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::{
@@ -192,7 +193,8 @@ pub async fn open_asked(conn: &mut Conn, asked: &Turn) -> Result<Turn> {
     Ok(diesel::insert_into(turns::table)
         .values(asked)
         .on_conflict((turns::conversation_id, turns::sender_wxid))
-        .filter_target(turns::state.eq("open"))
+        // In words: Postgres finds the index of open turns by a constant, not by a parameter.
+        .filter_target(sql::<Bool>("state = 'open'"))
         .do_update()
         .set((
             turns::run.eq(turns::run + 1),

@@ -17,6 +17,7 @@ mod conversations;
 mod costs;
 mod crash;
 mod crash_matrix;
+mod dialogue;
 mod envelope;
 mod fastgpt;
 mod fuzz;

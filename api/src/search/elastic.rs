@@ -26,14 +26,15 @@ pub(super) struct Elastic {
 
 impl Elastic {
     pub(super) fn new(url: &Secret, index: &str) -> anyhow::Result<Elastic> {
+        let address = format!("{}/{index}/_search", url.expose().trim_end_matches('/'));
+        // The address may hold a password, so the error does not repeat it.
+        let search = Url::parse(&address).ok().context("ELASTICSEARCH_URL is not an address")?;
         let http = reqwest::Client::builder()
+            .no_proxy()
             .timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .context("preparing the client of Elasticsearch")?;
-        let address = format!("{}/{index}/_search", url.expose().trim_end_matches('/'));
-        // The address may hold a password, so the error does not repeat it.
-        let search = Url::parse(&address).ok().context("ELASTICSEARCH_URL is not an address")?;
         Ok(Elastic { http, search })
     }
 

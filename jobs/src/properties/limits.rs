@@ -117,8 +117,9 @@ proptest! {
     ) {
         let mut calls = calls;
         calls.push(Call { account: 0, to: 9, window_at: HOUR, received_at: 0 });
-        // The account's own call is under way: its gap is open only after it.
-        prop_assert!(limits.wait(&windows(&calls, 0, to, &limits, 0)).is_some());
+        // The account's own call is under way: its gap is open only after it. Without a gap the lane alone keeps calls apart.
+        let fills = limits.min_gap_ms > 0 || limits.messages_per_minute == 1;
+        prop_assert!(!fills || limits.wait(&windows(&calls, 0, to, &limits, 0)).is_some());
     }
 }
 

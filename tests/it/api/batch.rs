@@ -46,7 +46,7 @@ async fn good_and_bad_items_are_answered_in_their_order() {
         (keyed.clone(), None, ""),
         (unknown_field, Some("invalid_request"), "args.delay"),
         (no_text, Some("invalid_request"), "args.message.text"),
-        (json!({"kind": "ai_reply", "args": {}}), Some("invalid_request"), "kind"),
+        (json!({"kind": "sop_step", "args": {}}), Some("invalid_request"), "kind"),
         (json!({"kind": "send_message"}), Some("invalid_request"), "args"),
         (json!("send_message"), Some("invalid_request"), ""),
         (Value::Null, Some("invalid_request"), ""),

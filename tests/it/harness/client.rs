@@ -413,6 +413,19 @@ impl Sandbox {
         response.json().await.expect("JSON")
     }
 
+    /// Shows what the sandbox says at a path.
+    pub(crate) async fn show(&self, path: &str) -> Value {
+        self.get(path).await
+    }
+
+    /// Tells the sandbox something, and returns its answer.
+    pub(crate) async fn tell(&self, path: &str, body: &Value) -> Value {
+        let request = self.http.post(format!("{}{path}", self.base)).json(body);
+        let response = request.send().await.expect("the sandbox answers");
+        assert!(response.status().is_success(), "{body}: {}", response.text().await.unwrap_or_default());
+        response.json().await.expect("JSON")
+    }
+
     /// Puts an account into a state, such as `offline`.
     pub(crate) async fn set_state(&self, app_id: &str, state: &str) {
         let request = self

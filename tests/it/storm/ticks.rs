@@ -6,9 +6,6 @@ use entropy_schema::{Db, Profile};
 
 use crate::harness::{Platform, eventually, secs};
 
-/// Schedules of the timetable.
-const SCHEDULES: i64 = 3;
-
 /// The jobs that schedulers have made. Nobody else makes any for the platform's own organisation.
 const MADE: &str =
     "SELECT count(*) AS n FROM jobs WHERE organization_id = '00000000-0000-0000-0000-000000000000'";
@@ -25,10 +22,15 @@ const SET_BACK: &str = "WITH back AS (UPDATE schedule_ticks SET last_tick_at = l
 const SETTLED: &str =
     "SELECT count(*) AS n FROM schedule_ticks WHERE last_tick_at > now() - interval '25 hours'";
 
+/// Schedules of the timetable.
+fn schedules() -> i64 {
+    i64::try_from(entropy_schedules::entries().len()).expect("a few")
+}
+
 /// Waits until the schedulers have drawn their line.
 pub(crate) async fn started(platform: &Platform) {
     eventually("every schedule has a line in the record", secs(30), async || {
-        platform.number("SELECT count(*) AS n FROM schedule_ticks").await == SCHEDULES
+        platform.number("SELECT count(*) AS n FROM schedule_ticks").await == schedules()
     })
     .await;
 }
@@ -51,7 +53,7 @@ pub(crate) async fn make_good(platform: &mut Platform) -> i64 {
         platform.number(SET_BACK).await;
         platform.replace_scheduler(n);
         eventually("the scheduler has settled every schedule", secs(30), async || {
-            platform.number(SETTLED).await == SCHEDULES
+            platform.number(SETTLED).await == schedules()
         })
         .await;
     }
