@@ -25,7 +25,7 @@ pub async fn create(conn: &mut Conn, id: Uuid, organization: Uuid, kind: &str) -
 /// Returns the lane of an account's calls for which nobody waits.
 ///
 /// The account's id with its last byte turned over: the two lanes stand side by side in lists, and each names the other.
-/// [`ACCOUNT_OF_BACKGROUND`] is the same in SQL.
+/// `ACCOUNT_OF_BACKGROUND` is the same in SQL.
 pub fn background_of(account: Uuid) -> Uuid {
     Uuid::from_u128(account.as_u128() ^ 0xff)
 }

@@ -1,7 +1,7 @@
 //! Answers one turn of a customer with the model.
 //!
-//! The order is what makes it safe. [`prepare`] looks in one transaction whether an answer is wanted, reserves what it may
-//! cost and writes the run as `calling`; then the model is called, with no lock and no connection held; [`conclude`] writes
+//! The order is what makes it safe. `prepare` looks in one transaction whether an answer is wanted, reserves what it may
+//! cost and writes the run as `calling`; then the model is called, with no lock and no connection held; `conclude` writes
 //! in a second transaction what became of the run, books its cost, and enqueues the messages if they are still wanted.
 //! Whoever finds a run at `calling` later knows that it may have run, looks for its answer, and never simply asks again.
 
