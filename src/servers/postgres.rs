@@ -98,8 +98,11 @@ impl Postgres {
         let mut initdb = place.command(self.programs.join("initdb"));
         initdb.arg("--pgdata").arg(&unfinished).args(["--username", "entropy", "--auth", "scram-sha-256"]);
         initdb.arg("--pwfile").arg(place.join("password"));
-        // The C locale is the same on every system, and sorts identifiers fast.
-        initdb.args(["--encoding", "UTF8", "--locale", "C"]).args((!sync).then_some("--no-sync"));
+        // The C locale is the same on every system, and sorts identifiers fast. But it knows no letters beyond ASCII, and
+        // the index of messages is made of letters.
+        let letters = if cfg!(target_os = "macos") { "UTF-8" } else { "C.UTF-8" };
+        initdb.args(["--encoding", "UTF8", "--locale", "C", "--lc-ctype", letters]);
+        initdb.args((!sync).then_some("--no-sync"));
         run(&mut initdb, "")?;
 
         // Single-user mode needs no port and no client.

@@ -7,7 +7,7 @@ use diesel_async::SimpleAsyncConnection;
 use entropy_jobs::class::Class;
 use entropy_jobs::enqueue::{Options, new_job};
 use entropy_jobs::kinds::index_messages::IndexMessages;
-use entropy_schema::{Db, SYSTEM_ORGANIZATION, record};
+use entropy_schema::{Db, Profile, SYSTEM_ORGANIZATION, record};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,7 +15,8 @@ use uuid::Uuid;
 
 use crate::harness::client::Client;
 use crate::harness::process::ENTROPY;
-use crate::harness::{Platform, eventually, secs};
+use crate::harness::servers::Database;
+use crate::harness::{Platform, book, eventually, secs, turn};
 
 /// A chat of an organisation.
 struct Chat {
@@ -249,6 +250,15 @@ async fn index(platform: &Platform) {
     record::enqueue::enqueue(&mut conn, &[new_job(&IndexMessages {}, options)]).await.expect("enqueued");
     drop(conn);
     platform.idle(secs(30)).await;
+}
+
+#[tokio::test]
+async fn the_letters_of_chinese_are_in_the_index_of_a_private_server() {
+    let _turn = turn::shared().await;
+    let database = Database::create().await;
+    let db = Db::new(database.url(), 1, Profile::Api).expect("a pool");
+    let trigrams = "SELECT cardinality(show_trgm('多少钱一套'))::bigint AS n";
+    assert!(book::number(&db, trigrams).await > 3);
 }
 
 #[tokio::test]
