@@ -20,6 +20,7 @@ mod crash_matrix;
 mod dialogue;
 mod envelope;
 mod fastgpt;
+mod flood;
 mod fuzz;
 mod logs;
 mod media;
