@@ -24,7 +24,9 @@ impl Scene {
         let here = Here::open().await;
         let admin = here.register().await;
         let account = admin.account(600, 0).await;
-        let workflow = json!({"alias": "客服", "api_key": "fastgpt-scene", "app_id": "appscene"});
+        let workflow = json!({
+            "alias": "客服", "api_key": "fastgpt-scene", "app_id": "appscene", "requests_per_minute": 6000
+        });
         admin.post("/ai-workflows", workflow).await.expect(201);
         let debounce = json!({"quiet_ms": quiet_ms, "max_ms": 15_000, "max_messages": 10});
         let ai = json!({"enabled": true, "workflow": "客服", "debounce": debounce, "disclosure": ""});
