@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::lifecycle::Delivery;
+use crate::lifecycle::{self, Delivery};
 use crate::services::Context;
 
 /// One kind of work.
@@ -28,6 +28,8 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
     const MAX_ATTEMPTS: i16 = 5;
     /// How long one attempt may take.
     const TIMEOUT: Duration = Duration::from_secs(60);
+    /// Process deaths under one job after which it is not tried again: it may be what they died of.
+    const QUARANTINE_AFTER: i16 = lifecycle::QUARANTINE_AFTER;
     /// Version of the form of its args.
     const ARGS_VERSION: i16 = 1;
 

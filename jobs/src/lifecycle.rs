@@ -227,21 +227,22 @@ pub enum LossReason {
     OutcomeUnknown,
 }
 
-/// Process deaths under one job after which it is not tried again.
+/// Process deaths under one job after which it is not tried again, unless its kind says otherwise.
 pub const QUARANTINE_AFTER: i16 = 2;
 
 /// Decides what becomes of a job whose attempt was lost.
 ///
-/// `crashes` counts the process deaths under it, this one included.
+/// `crashes` counts the process deaths under it, this one included; `quarantine_after` of them are too many.
 pub fn after_loss(
     delivery: Delivery,
     send: LostSend,
     on_unknown: OnUnknown,
     crashes: i16,
+    quarantine_after: i16,
     attempts_left: bool,
 ) -> AfterLoss {
     let again = || {
-        if crashes >= QUARANTINE_AFTER {
+        if crashes >= quarantine_after {
             AfterLoss::Dead(LossReason::Quarantined)
         } else if attempts_left {
             AfterLoss::Retry
@@ -295,10 +296,23 @@ mod tests {
         for crashes in 1..4 {
             for attempts_left in [true, false] {
                 for send in [LostSend::Sending, LostSend::Unknown] {
-                    let held = after_loss(Delivery::OnceOrAsk, send, OnUnknown::Hold, crashes, attempts_left);
+                    let held = after_loss(
+                        Delivery::OnceOrAsk,
+                        send,
+                        OnUnknown::Hold,
+                        crashes,
+                        QUARANTINE_AFTER,
+                        attempts_left,
+                    );
                     assert_eq!(held, AfterLoss::Dead(LossReason::OutcomeUnknown));
-                    let dropped =
-                        after_loss(Delivery::OnceOrAsk, send, OnUnknown::Drop, crashes, attempts_left);
+                    let dropped = after_loss(
+                        Delivery::OnceOrAsk,
+                        send,
+                        OnUnknown::Drop,
+                        crashes,
+                        QUARANTINE_AFTER,
+                        attempts_left,
+                    );
                     assert_eq!(dropped, AfterLoss::Dropped);
                 }
             }
@@ -307,20 +321,30 @@ mod tests {
 
     #[test]
     fn a_send_that_had_not_begun_is_tried_again() {
-        let lost = after_loss(Delivery::OnceOrAsk, LostSend::NotBegun, OnUnknown::Hold, 1, true);
+        let lost =
+            after_loss(Delivery::OnceOrAsk, LostSend::NotBegun, OnUnknown::Hold, 1, QUARANTINE_AFTER, true);
         assert_eq!(lost, AfterLoss::Retry);
     }
 
     #[test]
     fn a_send_that_was_recorded_completes_its_job() {
-        let lost = after_loss(Delivery::OnceOrAsk, LostSend::Sent, OnUnknown::Hold, 5, false);
+        let lost =
+            after_loss(Delivery::OnceOrAsk, LostSend::Sent, OnUnknown::Hold, 5, QUARANTINE_AFTER, false);
         assert_eq!(lost, AfterLoss::Completed);
     }
 
     #[test]
     fn a_job_that_kills_its_process_twice_is_quarantined() {
-        let lost =
-            |crashes| after_loss(Delivery::AtLeastOnce, LostSend::NotBegun, OnUnknown::Hold, crashes, true);
+        let lost = |crashes| {
+            after_loss(
+                Delivery::AtLeastOnce,
+                LostSend::NotBegun,
+                OnUnknown::Hold,
+                crashes,
+                QUARANTINE_AFTER,
+                true,
+            )
+        };
         assert_eq!(lost(1), AfterLoss::Retry);
         assert_eq!(lost(2), AfterLoss::Dead(LossReason::Quarantined));
     }

@@ -24,6 +24,8 @@ pub struct KindInfo {
     pub max_attempts: i16,
     /// How long one attempt may take.
     pub timeout: Duration,
+    /// Process deaths under one job after which it is not tried again.
+    pub quarantine_after: i16,
 }
 
 type Run = Arc<dyn Fn(i16, Value, Context) -> BoxFuture<'static, Result<Done, JobError>> + Send + Sync>;
@@ -89,6 +91,7 @@ impl Registry {
             delivery: K::DELIVERY,
             max_attempts: K::MAX_ATTEMPTS,
             timeout: K::TIMEOUT,
+            quarantine_after: K::QUARANTINE_AFTER,
         };
         let run: Run = Arc::new(|version, args, ctx| {
             Box::pin(async move {

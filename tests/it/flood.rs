@@ -177,8 +177,8 @@ async fn a_flood_of_callbacks_is_stored_once_and_answered_once_while_everything_
     assert_eq!(scene.number(stored).await, messages, "every message is stored");
     let once = "SELECT count(DISTINCT (account_id, new_msg_id)) AS n FROM messages WHERE direction = 'in'";
     assert_eq!(scene.number(once).await, messages, "and once");
-    let unprocessed = "SELECT count(*) AS n FROM callback_events WHERE outcome IS DISTINCT FROM 'applied'";
-    assert_eq!(scene.number(unprocessed).await, 0);
+    let unapplied = "SELECT count(*) AS n FROM callback_events WHERE outcome IS DISTINCT FROM 'applied'";
+    assert_eq!(scene.number(unapplied).await, 0, "every event is applied");
 
     let turns = async |states: &str| {
         scene.number(&format!("SELECT count(*) AS n FROM turns WHERE state IN ({states})")).await
@@ -208,7 +208,8 @@ async fn a_flood_of_callbacks_is_stored_once_and_answered_once_while_everything_
     chaos::report(&format!(
         "flood: {messages} messages to {} accounts in {} deliveries, p50 {} ms, p99 {} ms; {workers} workers and {redis} \
          Redis killed; {answered} turns answered, {dropped} dropped after {taken} takeovers, {exhausted} handed off for a \
-         used-up budget, {given_up} for other reasons; {looks} looks at the budgets\n",
+         used-up budget, {given_up} for other reasons; {looks} looks at \
+         the budgets\n",
         shape.accounts, progress["deliveries"], progress["ms"]["p50"], progress["ms"]["p99"],
     ));
 }

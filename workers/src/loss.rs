@@ -3,7 +3,9 @@
 use entropy_jobs::backoff::backoff;
 use entropy_jobs::gate;
 use entropy_jobs::job::Failure;
-use entropy_jobs::lifecycle::{AfterLoss, Delivery, LossReason, LostSend, OnUnknown, after_loss};
+use entropy_jobs::lifecycle::{
+    AfterLoss, Delivery, LossReason, LostSend, OnUnknown, QUARANTINE_AFTER, after_loss,
+};
 use entropy_jobs::registry::Registry;
 use entropy_schema::record::finish::{Becomes, Finish};
 use entropy_schema::record::rescue::Expired;
@@ -51,7 +53,9 @@ pub(crate) async fn settle(
     lost: &Expired,
     cause: Cause,
 ) -> Result<Finish> {
-    let delivery = registry.get(&lost.kind).map_or(Delivery::OnceOrAsk, |info| info.delivery);
+    let info = registry.get(&lost.kind);
+    let delivery = info.map_or(Delivery::OnceOrAsk, |info| info.delivery);
+    let quarantine_after = info.map_or(QUARANTINE_AFTER, |info| info.quarantine_after);
     let on_unknown = OnUnknown::parse(lost.on_unknown.as_deref());
     let crashes = lost.crashes + i16::from(cause == Cause::ProcessDied);
     let mut send = match lost.send_state.as_deref() {
@@ -71,7 +75,8 @@ pub(crate) async fn settle(
             _ => LostSend::Unknown,
         };
     }
-    let decision = after_loss(delivery, send, on_unknown, crashes, lost.attempt < lost.max_attempts);
+    let decision =
+        after_loss(delivery, send, on_unknown, crashes, quarantine_after, lost.attempt < lost.max_attempts);
     let failure = cause.failure();
     let base = Finish {
         job_id: lost.job_id,

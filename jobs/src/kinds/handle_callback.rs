@@ -25,6 +25,9 @@ impl Job for HandleCallback {
     const QUEUE: &'static str = "callback";
     const DELIVERY: Delivery = Delivery::AtLeastOnce;
     const MAX_ATTEMPTS: i16 = 10;
+    // One of hundreds under way in a process, and reading them is bounded: that two processes died proves nothing, and what a
+    // customer wrote must not wait for a person.
+    const QUARANTINE_AFTER: i16 = 10;
 
     fn account(&self) -> Option<Uuid> {
         Some(self.account_id)

@@ -53,7 +53,7 @@ fn every_loss_is_decided_as_documented() {
             for policy in POLICIES {
                 for deaths in [0, 1, 2, 3, i16::MAX] {
                     for left in [false, true] {
-                        let decided = after_loss(delivery, send, policy, deaths, left);
+                        let decided = after_loss(delivery, send, policy, deaths, QUARANTINE_AFTER, left);
                         let expected = as_documented(delivery, send, policy, deaths, left);
                         assert_eq!(decided, expected, "{delivery:?} {send:?} {policy:?} {deaths} {left}");
                     }
@@ -92,7 +92,7 @@ fn live(delivery: Delivery, policy: OnUnknown, max_attempts: i16, fates: &[Fate]
                 if matches!(send, LostSend::Sending | LostSend::Sent | LostSend::Unknown) {
                     life.may_have_left += 1;
                 }
-                after_loss(delivery, *send, policy, life.deaths, left) == AfterLoss::Retry
+                after_loss(delivery, *send, policy, life.deaths, QUARANTINE_AFTER, left) == AfterLoss::Retry
             }
         };
         if !goes_on {
