@@ -363,7 +363,8 @@ impl Runner {
     }
 }
 
-fn millis(duration: Duration) -> i64 {
+/// Returns milliseconds as the record counts them.
+pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 

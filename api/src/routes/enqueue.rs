@@ -1,6 +1,7 @@
 //! Takes work, one job at a time.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use entropy_jobs::canonical::canonical;
 use entropy_jobs::class::Class;
 use entropy_jobs::enqueue::{Enqueued, Idempotency, NewJob, Options, new_job};
 use entropy_jobs::kinds::cost_tally::CostTally;
@@ -417,32 +418,6 @@ pub(super) fn request_hash(asked: &Value) -> Vec<u8> {
     let mut context = Context::new(&SHA256);
     canonical(asked, &mut |text| context.update(text.as_bytes()));
     context.finish().as_ref().to_vec()
-}
-
-fn canonical(value: &Value, write: &mut dyn FnMut(&str)) {
-    match value {
-        Value::Object(fields) => {
-            let mut fields: Vec<_> = fields.iter().collect();
-            fields.sort_unstable_by_key(|(name, _)| *name);
-            write("{");
-            for (name, field) in fields {
-                write(&Value::String(name.clone()).to_string());
-                write(":");
-                canonical(field, write);
-                write(",");
-            }
-            write("}");
-        }
-        Value::Array(items) => {
-            write("[");
-            for item in items {
-                canonical(item, write);
-                write(",");
-            }
-            write("]");
-        }
-        plain => write(&plain.to_string()),
-    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::attempt::LEASE;
+use crate::attempt::{LEASE, millis};
 use crate::broker::Broker;
 use crate::loss::{self, Cause};
 use crate::presence::{SETTLED, SILENT};
@@ -236,8 +236,4 @@ impl Rescuer {
             self.ended.notify_one();
         }
     }
-}
-
-fn millis(time: Duration) -> i64 {
-    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }

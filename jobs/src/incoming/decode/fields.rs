@@ -4,6 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use ring::digest::{Context, SHA256};
 use serde_json::{Map, Value};
 
+use crate::canonical::canonical;
 use crate::message::validate_wxid;
 
 /// An object with more fields is looked into by exact names only.
@@ -137,32 +138,6 @@ pub(super) fn body_key(body: &Value) -> String {
         other => canonical(other, &mut write),
     }
     key_of(context)
-}
-
-fn canonical(value: &Value, write: &mut dyn FnMut(&str)) {
-    match value {
-        Value::Object(fields) => {
-            let mut fields: Vec<_> = fields.iter().collect();
-            fields.sort_unstable_by_key(|(name, _)| *name);
-            write("{");
-            for (name, field) in fields {
-                write(&Value::String(name.clone()).to_string());
-                write(":");
-                canonical(field, write);
-                write(",");
-            }
-            write("}");
-        }
-        Value::Array(items) => {
-            write("[");
-            for item in items {
-                canonical(item, write);
-                write(",");
-            }
-            write("]");
-        }
-        plain => write(&plain.to_string()),
-    }
 }
 
 fn key_of(context: Context) -> String {
