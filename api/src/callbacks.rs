@@ -8,7 +8,7 @@ use entropy_jobs::incoming::decode::{self, Arrival, Incoming};
 use entropy_jobs::incoming::intake::Taken;
 use entropy_jobs::process::config::Callbacks;
 use entropy_jobs::secret::Secret;
-use entropy_schema::callbacks::{Addressee, NewEvent, addressees};
+use entropy_schema::callbacks::NewEvent;
 use poem::http::{StatusCode, header};
 use poem::web::Path;
 use poem::{Body, Request, Response, handler};
@@ -107,7 +107,11 @@ async fn store(state: &AppState, request: &Request, arrival: Arrival) -> Result<
         None => arrival.event.key.clone(),
     };
     let Arrival { event, body, .. } = arrival;
-    let account = account_of(state, event.app_id, event.wxid).await?;
+    let Some(account) = state.addressees.find((event.app_id, event.wxid)).await? else {
+        let detail =
+            "No account has this device or this wxid. Add the account first, or correct its gewe_app_id.";
+        return Err(ApiError::not_found("unknown_account", detail));
+    };
     let unknown = event.what == What::Unknown;
     let event = NewEvent {
         id: Uuid::now_v7(),
@@ -127,41 +131,6 @@ async fn store(state: &AppState, request: &Request, arrival: Arrival) -> Result<
     }
 }
 
-/// Finds the account that an event is about. What was found counts for two seconds.
-async fn account_of(state: &AppState, app_id: String, wxid: Option<String>) -> Result<Addressee, ApiError> {
-    let place = (app_id, wxid);
-    if let Some(found) = state.addressees.get(&place) {
-        return Ok(found);
-    }
-    // Otherwise everything that comes in when an answer has grown old would ask, and take every connection for it.
-    let _turn = state.addressee_lookup.lock().await;
-    if let Some(found) = state.addressees.get(&place) {
-        return Ok(found);
-    }
-    let mut conn = state.db.conn().await?;
-    let candidates = addressees(&mut conn, &place.0, place.1.as_deref()).await?;
-    drop(conn);
-    let Some(found) = choose(&candidates, &place.0, place.1.as_deref()).cloned() else {
-        let detail =
-            "No account has this device or this wxid. Add the account first, or correct its gewe_app_id.";
-        return Err(ApiError::not_found("unknown_account", detail));
-    };
-    state.addressees.put(place, found.clone());
-    Ok(found)
-}
-
-/// Picks the account that an event is about. The wxid decides, since a device changes hands with every login; the device
-/// does where one of the two has no wxid yet, and then only if it is that of one account alone.
-fn choose<'a>(candidates: &'a [Addressee], app_id: &str, wxid: Option<&str>) -> Option<&'a Addressee> {
-    if let Some(found) = candidates.iter().find(|account| wxid.is_some() && account.wxid.as_deref() == wxid) {
-        return Some(found);
-    }
-    let mut by_device = candidates.iter().filter(|account| {
-        account.gewe_app_id.as_deref() == Some(app_id) && (wxid.is_none() || account.wxid.is_none())
-    });
-    by_device.next().filter(|_| by_device.next().is_none())
-}
-
 /// Compares hashes, so that the time it takes tells nothing of the secret.
 fn same(ours: &Secret, given: &[u8]) -> bool {
     let hash = |bytes: &[u8]| digest(&SHA256, bytes);
@@ -171,34 +140,6 @@ fn same(ours: &Secret, given: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn account(n: u128, wxid: Option<&str>, app_id: Option<&str>) -> Addressee {
-        Addressee {
-            id: Uuid::from_u128(n),
-            organization_id: Uuid::from_u128(n + 100),
-            wxid: wxid.map(str::to_owned),
-            gewe_app_id: app_id.map(str::to_owned),
-        }
-    }
-
-    #[test]
-    fn the_wxid_decides_and_the_device_only_where_there_is_none() {
-        let all = [
-            account(1, Some("wxid_a"), Some("wx_1")),
-            account(2, Some("wxid_b"), Some("wx_2")),
-            account(3, None, Some("wx_3")),
-            account(4, None, Some("wx_4")),
-            account(5, None, Some("wx_4")),
-        ];
-        let chosen = |app_id, wxid| choose(&all, app_id, wxid).map(|account| account.id.as_u128());
-        assert_eq!(chosen("wx_1", Some("wxid_a")), Some(1));
-        assert_eq!(chosen("wx_2", Some("wxid_a")), Some(1), "it logged in on another device");
-        assert_eq!(chosen("wx_1", None), Some(1));
-        assert_eq!(chosen("wx_1", Some("wxid_c")), None, "somebody else logged in on the device");
-        assert_eq!(chosen("wx_3", Some("wxid_c")), Some(3), "the account has not logged in before");
-        assert_eq!(chosen("wx_4", None), None, "it may be either");
-        assert_eq!(chosen("wx_9", None), None);
-    }
 
     #[test]
     fn secrets_are_compared_whole() {

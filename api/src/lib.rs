@@ -5,6 +5,7 @@
 //!
 //! Start reading at `routes`, one file per resource; `http` holds what happens around every request.
 
+mod addressees;
 mod auth;
 mod backlog;
 mod callbacks;

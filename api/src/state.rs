@@ -16,12 +16,12 @@ use entropy_jobs::registry::Registry;
 use entropy_jobs::vault::Vault;
 use entropy_jobs::wake::{self, Waker};
 use entropy_schema::Db;
-use entropy_schema::callbacks::Addressee;
 use entropy_schema::clock::Clock;
 use entropy_schema::views::queues::Counts;
 use redis::aio::ConnectionManager;
 use uuid::Uuid;
 
+use crate::addressees::Addressees;
 use crate::auth::caller::Caller;
 use crate::auth::passwords::Passwords;
 use crate::auth::tokens::Tokens;
@@ -97,9 +97,7 @@ pub struct Inner {
     /// Accounts that were looked up lately: account and organisation.
     pub(crate) accounts: Fresh<(Uuid, Uuid), ()>,
     /// Whom devices and wxids belong to, as callbacks name them.
-    pub(crate) addressees: Fresh<(String, Option<String>), Addressee>,
-    /// Held while one of them is looked up: what many callbacks wait for at once is asked once.
-    pub(crate) addressee_lookup: tokio::sync::Mutex<()>,
+    pub(crate) addressees: Addressees,
     /// Takes in what the provider tells us.
     pub(crate) intake: Intake,
     /// Finds messages.
@@ -133,8 +131,7 @@ impl AppState {
             metrics: Metrics::new().context("setting up the counters")?,
             callers: Fresh::new(Duration::from_secs(10)),
             accounts: Fresh::new(Duration::from_secs(2)),
-            addressees: Fresh::new(Duration::from_secs(2)),
-            addressee_lookup: tokio::sync::Mutex::new(()),
+            addressees: Addressees::new(config.db.clone()),
             intake: Intake::new(config.db.clone(), config.waker.clone()),
             search: search::of(&config.db, &config.search)?,
             queue_counts: Fresh::new(Duration::from_secs(2)),

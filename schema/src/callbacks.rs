@@ -26,13 +26,15 @@ pub struct Addressee {
     pub gewe_app_id: Option<String>,
 }
 
-/// Returns the accounts that have this device or this wxid, of all organisations: the caller is the provider.
-pub async fn addressees(conn: &mut Conn, app_id: &str, wxid: Option<&str>) -> Result<Vec<Addressee>> {
+/// Returns the accounts that have one of these devices or wxids, of all organisations: the caller is the provider.
+pub async fn addressees(conn: &mut Conn, devices: &[&str], wxids: &[&str]) -> Result<Vec<Addressee>> {
+    // A wxid is one account's, and so is a device but for those that changed hands.
+    let most = 16 * (devices.len() + wxids.len());
     Ok(wechat_accounts::table
-        .filter(wechat_accounts::gewe_app_id.eq(app_id).or(wechat_accounts::wxid.nullable().eq(wxid)))
+        .filter(wechat_accounts::gewe_app_id.eq_any(devices).or(wechat_accounts::wxid.eq_any(wxids)))
         .filter(wechat_accounts::deleted_at.is_null())
         .order(wechat_accounts::id)
-        .limit(16)
+        .limit(i64::try_from(most).unwrap_or(i64::MAX))
         .select(Addressee::as_select())
         .load(conn)
         .await?)

@@ -189,10 +189,11 @@ const PROMPT: Duration = Duration::from_millis(60);
 #[tokio::test]
 async fn an_answer_reaches_the_phone_right_after_the_models_last_byte() {
     let scene = Scene::set(50).await;
-    let turns = if chaos::long() { 300 } else { 15 };
+    // The first ones find cold caches, and a disk that is still busy with making the database.
+    let (warm, turns) = if chaos::long() { (30, 300) } else { (0, 15) };
     scene.script(json!({"answer": "好的。", "times": 0})).await;
     let mut took: Vec<i64> = Vec::new();
-    for turn in 0..turns {
+    for turn in 0..warm + turns {
         scene.write(&[&format!("第{turn}个问题")]).await;
         let received = scene.received(turn + 1).await;
         let arrived = received[turn]["received_at_us"].as_i64().expect("a time");
@@ -203,6 +204,7 @@ async fn an_answer_reaches_the_phone_right_after_the_models_last_byte() {
         .await;
         took.push(arrived - finished);
     }
+    took.drain(..warm);
     took.sort_unstable();
     let at =
         |share: f64| Duration::from_micros(took[((took.len() - 1) as f64 * share) as usize].unsigned_abs());
