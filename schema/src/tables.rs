@@ -166,6 +166,18 @@ diesel::table! {
 }
 
 diesel::table! {
+    calendars (organization_id, country, year) {
+        organization_id -> Uuid,
+        country -> Text,
+        year -> Integer,
+        holidays -> Array<Date>,
+        workdays -> Array<Date>,
+        updated_by -> Nullable<Uuid>,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     callback_events (id) {
         id -> Uuid,
         organization_id -> Uuid,
@@ -183,6 +195,19 @@ diesel::table! {
         account_id -> Uuid,
         event_key -> Text,
         event_id -> Uuid,
+    }
+}
+
+diesel::table! {
+    consents (contact_id, purpose) {
+        contact_id -> Uuid,
+        purpose -> Text,
+        organization_id -> Uuid,
+        basis -> Text,
+        given_at -> Timestamptz,
+        withdrawn_at -> Nullable<Timestamptz>,
+        recorded_by -> Nullable<Uuid>,
+        recorded_at -> Timestamptz,
     }
 }
 
@@ -222,6 +247,8 @@ diesel::table! {
         synced_at -> Nullable<Timestamptz>,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        timezone -> Nullable<Text>,
+        source -> Nullable<Text>,
     }
 }
 
@@ -400,6 +427,40 @@ diesel::table! {
 }
 
 diesel::table! {
+    material_revisions (material_id, revision) {
+        material_id -> Uuid,
+        revision -> Integer,
+        organization_id -> Uuid,
+        content -> Jsonb,
+        path -> Nullable<Text>,
+        media_type -> Nullable<Text>,
+        bytes -> Nullable<BigInt>,
+        created_by -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+        approved_by -> Nullable<Uuid>,
+        approved_at -> Nullable<Timestamptz>,
+        checked_at -> Nullable<Timestamptz>,
+        check_error -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    materials (id) {
+        id -> Uuid,
+        organization_id -> Uuid,
+        key -> Text,
+        kind -> Text,
+        name -> Text,
+        revision -> Integer,
+        approved_revision -> Nullable<Integer>,
+        created_by -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+        deleted_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
     messages (id) {
         id -> Uuid,
         organization_id -> Uuid,
@@ -483,6 +544,15 @@ diesel::table! {
         opt_out_confirmation -> Text,
         updated_by -> Nullable<Uuid>,
         updated_at -> Timestamptz,
+        campaign_from -> Text,
+        campaign_until -> Text,
+        contact_per_day -> Integer,
+        contact_per_week -> Integer,
+        account_per_day -> Integer,
+        new_contacts_per_day -> Integer,
+        max_unanswered -> Integer,
+        approval_required -> Bool,
+        campaign_name -> Text,
     }
 }
 
@@ -528,6 +598,23 @@ diesel::table! {
 }
 
 diesel::table! {
+    schedules (id) {
+        id -> Uuid,
+        name -> Text,
+        task -> Text,
+        cron -> Text,
+        timezone -> Text,
+        catch_up -> Text,
+        paused -> Bool,
+        last_run_at -> Nullable<Timestamptz>,
+        last_job_id -> Nullable<Uuid>,
+        updated_by -> Nullable<Uuid>,
+        updated_at -> Timestamptz,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     sends (id) {
         id -> Uuid,
         organization_id -> Uuid,
@@ -563,6 +650,112 @@ diesel::table! {
         action -> Text,
         created_by -> Nullable<Uuid>,
         created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    sop_enrollments (id) {
+        id -> Uuid,
+        organization_id -> Uuid,
+        sop_id -> Uuid,
+        version -> Integer,
+        account_id -> Uuid,
+        contact_id -> Uuid,
+        state -> Text,
+        reason -> Nullable<Text>,
+        outcome -> Nullable<Text>,
+        step_id -> Nullable<Text>,
+        reached_at -> Timestamptz,
+        due_at -> Nullable<Timestamptz>,
+        planned_at -> Nullable<Timestamptz>,
+        wait_code -> Nullable<Text>,
+        start_day -> Nullable<Date>,
+        deadline_at -> Nullable<Timestamptz>,
+        sent -> Integer,
+        failures -> Integer,
+        replied_at -> Nullable<Timestamptz>,
+        goal_at -> Nullable<Timestamptz>,
+        arms -> Jsonb,
+        own_tags -> Array<Text>,
+        source -> Text,
+        paused_from -> Nullable<Text>,
+        created_by -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+        finished_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    sop_steps (enrollment_id, step_id) {
+        enrollment_id -> Uuid,
+        step_id -> Text,
+        organization_id -> Uuid,
+        sop_id -> Uuid,
+        version -> Integer,
+        account_id -> Uuid,
+        contact_id -> Uuid,
+        kind -> Text,
+        state -> Text,
+        reason -> Nullable<Text>,
+        planned_at -> Timestamptz,
+        next_try_at -> Nullable<Timestamptz>,
+        job_id -> Nullable<Uuid>,
+        text -> Nullable<Text>,
+        run_id -> Nullable<Uuid>,
+        review_until -> Nullable<Timestamptz>,
+        decided_by -> Nullable<Uuid>,
+        sent_at -> Nullable<Timestamptz>,
+        finished_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    sop_tasks (id) {
+        id -> Uuid,
+        organization_id -> Uuid,
+        user_id -> Uuid,
+        name -> Text,
+        description -> Text,
+        target_type -> Text,
+        target_ids -> Array<Text>,
+        account_ids -> Array<Uuid>,
+        everyone -> Bool,
+        workflow_config -> Jsonb,
+        status -> Text,
+        status_reason -> Nullable<Text>,
+        version -> Nullable<Integer>,
+        triggered_at -> Nullable<Timestamptz>,
+        next_trigger_at -> Nullable<Timestamptz>,
+        started_at -> Nullable<Timestamptz>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    sop_versions (sop_id, version) {
+        sop_id -> Uuid,
+        version -> Integer,
+        organization_id -> Uuid,
+        config -> Jsonb,
+        sha256 -> Bytea,
+        materials -> Jsonb,
+        state -> Text,
+        created_by -> Uuid,
+        created_at -> Timestamptz,
+        approved_by -> Nullable<Uuid>,
+        approved_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    stops (organization_id, scope, scope_id) {
+        organization_id -> Uuid,
+        scope -> Text,
+        scope_id -> Uuid,
+        reason -> Text,
+        stopped_by -> Nullable<Uuid>,
+        stopped_at -> Timestamptz,
     }
 }
 
@@ -628,6 +821,10 @@ diesel::table! {
         last_seen_at -> Nullable<Timestamptz>,
         deleted_at -> Nullable<Timestamptz>,
         created_at -> Timestamptz,
+        warm_since -> Nullable<Timestamptz>,
+        risk_lifted_at -> Nullable<Timestamptz>,
+        risk_signal -> Nullable<Text>,
+        adviser_name -> Nullable<Text>,
     }
 }
 
@@ -658,8 +855,10 @@ diesel::allow_tables_to_appear_in_same_query!(
     budget_periods,
     budget_reservations,
     budgets,
+    calendars,
     callback_events,
     callback_keys,
+    consents,
     contact_syncs,
     contacts,
     conversations,
@@ -672,6 +871,8 @@ diesel::allow_tables_to_appear_in_same_query!(
     lanes,
     leases,
     login_failures,
+    material_revisions,
+    materials,
     messages,
     mode_changes,
     model_prices,
@@ -681,8 +882,14 @@ diesel::allow_tables_to_appear_in_same_query!(
     pending,
     queue_pauses,
     schedule_ticks,
+    schedules,
     sends,
     sensitive_words,
+    sop_enrollments,
+    sop_steps,
+    sop_tasks,
+    sop_versions,
+    stops,
     turns,
     unique_keys,
     users,
