@@ -73,6 +73,14 @@ async fn what_a_customer_sends_is_kept_and_served_to_whoever_has_a_link() {
             assert_eq!(reply.problem(404), "media_not_found", "{forged}");
         }
     }
+    // When its time has passed, it is gone for everybody, and they are told why.
+    let old = &messages[0];
+    let link = admin.get(&path(old)).await.expect(200)["url"].as_str().expect("a link").to_owned();
+    let pruned = "UPDATE messages SET media_state = 'pruned', media_path = NULL WHERE id =";
+    here.run(&format!("{pruned} '{}'", old["id"].as_str().expect("an id"))).await;
+    assert_eq!(admin.get(&path(old)).await.problem(410), "media_pruned");
+    let reply = here.anonymous().send(here.anonymous().bare(Method::GET, &link)).await;
+    assert_eq!(reply.problem(410), "media_pruned");
     types.sort();
     assert_eq!(types, ["application/pdf", "audio/silk", "image/png", "video/mp4"]);
     let jobs = admin.all("/jobs?kind=download_media").await;
