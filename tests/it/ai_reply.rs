@@ -2,6 +2,8 @@
 //! to do.
 
 mod asking;
+mod late;
+mod pictures;
 mod scene;
 
 use std::time::Duration;

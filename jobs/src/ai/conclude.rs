@@ -427,7 +427,8 @@ async fn wait_or_hand_off(
     Ok(Ended::Over(hand_off(conn, run.organization_id, run.conversation_id, "ai_unreachable", note).await?))
 }
 
-fn spent(run: &Run) -> spending::Run {
+/// Says whose run it was, for the ledger.
+pub(super) fn spent(run: &Run) -> spending::Run {
     spending::Run {
         run_id: run.id,
         organization_id: run.organization_id,
