@@ -13,6 +13,7 @@ use super::port::{Answer, App, Found};
 use super::prepare::{open_key, snooze};
 use crate::job::JobError;
 use crate::services::Context;
+use crate::step;
 
 /// What a run may take beyond its timeout: the provider does not notice at once that nobody listens.
 const GRACE: TimeDelta = TimeDelta::seconds(30);
@@ -50,6 +51,7 @@ pub(crate) async fn look_up(ctx: &Context, run: &Run) -> Result<Looked, JobError
         let app = App { endpoint: workflow.endpoint.clone(), api_key, app_id };
         match ctx.services.ai.look_up(&app, &run.chat_id, run.id, &ctx.trace_id).await {
             Ok(Found::Ran(answer)) => {
+                step!("ask.looked_up");
                 tracing::info!(run_id = %run.id, "a lost answer was found in the provider's records");
                 return Ok(Looked::Found(Box::new(answer)));
             }

@@ -11,6 +11,7 @@
 //! | [`turn`] | turns: what is collected, and when it is answered |
 //! | [`mode`] | who answers in a conversation: taking over, handing back, handing off |
 //! | [`opt_out`] | wanting no more messages |
+//! | [`unsaid`] | answers that may not have arrived, of which people are told |
 //! | [`guard`] | whether a machine may say something, at the gate |
 //!
 //! Whoever changes the mode or a turn holds the conversation's row. Where jobs are enqueued, their lanes are locked
@@ -26,6 +27,7 @@ pub mod mode;
 pub mod opt_out;
 pub mod turn;
 pub mod typed;
+pub mod unsaid;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
