@@ -60,7 +60,7 @@ fn cases() -> Vec<Case> {
     let of = |step: &'static Step| {
         let plain = DELIVERIES.map(|delivery| Case { step, delivery, dialogue: step.is_of_a_dialogue() });
         let answer = Case { step, delivery: Delivery::OnceOrAsk, dialogue: true };
-        plain.into_iter().chain(step.is_of_a_send().then_some(answer))
+        plain.into_iter().chain(step.is_of_an_answer().then_some(answer))
     };
     let mut cases: Vec<Case> = STEPS.iter().flat_map(of).collect();
     cases.retain(|case| case.step.after(case.delivery) != After::NotHere);

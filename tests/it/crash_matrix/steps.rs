@@ -104,9 +104,9 @@ impl Step {
         matches!(part, "intake" | "event" | "reply" | "ask" | "overdue")
     }
 
-    /// Tells whether the way of an answer leads over this step of a message.
-    pub(super) fn is_of_a_send(&self) -> bool {
-        self.name.starts_with("gate.") || self.name.starts_with("send.")
+    /// Tells whether a death here is also tried with an answer under way: one for each way in which a send may stand.
+    pub(super) fn is_of_an_answer(&self) -> bool {
+        matches!(self.name, "gate.written" | "gate.committed" | "send.answered" | "send.recorded")
     }
 
     /// Returns the steps at which other workers have to die first, so that there is something to rescue.

@@ -63,7 +63,7 @@ WHERE t.state = 'open' AND EXISTS (SELECT FROM ai_runs r WHERE r.turn_id = t.id 
     AND r.job_id = t.job_id)
 UNION ALL
 SELECT 'turn ' || t.id || ' is ' || t.state || ' without a run' FROM turns t
-WHERE t.state IN ('replying', 'answering', 'review', 'answered')
+WHERE t.state IN ('replying', 'answering', 'review')
   AND NOT EXISTS (SELECT FROM ai_runs r WHERE r.turn_id = t.id AND r.run = t.run)
 UNION ALL
 SELECT 'turn ' || t.id || ' is ' || t.state || ' and its end says otherwise' FROM turns t
