@@ -388,3 +388,29 @@ pub struct Outgoing<'a> {
     /// Kind of the contact, if there is none yet.
     pub contact_kind: &'a str,
 }
+
+/// Where an answer of the AI stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, QueryableByName)]
+pub struct Answering {
+    /// The tenant.
+    #[diesel(sql_type = SqlUuid)]
+    pub organization_id: Uuid,
+    /// The account.
+    #[diesel(sql_type = SqlUuid)]
+    pub account_id: Uuid,
+    /// The conversation.
+    #[diesel(sql_type = SqlUuid)]
+    pub conversation_id: Uuid,
+}
+
+/// Returns where the message of a send stands, if it answers a customer by machine.
+pub async fn answering(conn: &mut Conn, send: Uuid) -> Result<Option<Answering>> {
+    Ok(sql_query(
+        "SELECT organization_id, account_id, conversation_id FROM messages \
+         WHERE send_id = $1 AND origin = 'ai' AND turn_id IS NOT NULL",
+    )
+    .bind::<SqlUuid, _>(send)
+    .get_result(conn)
+    .await
+    .optional()?)
+}

@@ -209,6 +209,9 @@ async fn a_flood_of_callbacks_is_stored_once_and_answered_once_while_everything_
     assert!(given_up <= struck, "{given_up} turns were given up under {struck} deaths");
     assert!(answered > 0 && (dropped > 0 || taken == 0), "{answered} answered, {dropped} dropped");
     assert_eq!(scene.number("SELECT count(*) AS n FROM budget_reservations").await, 0, "all is settled");
+    let called = "SELECT count(*) AS n FROM ai_runs WHERE state = 'calling'";
+    assert_eq!(scene.number(called).await, 0, "and every call of the model has an end");
+    scene.platform.assert_sound().await;
     chaos::report(&format!(
         "flood: {messages} messages to {} accounts in {} deliveries, p50 {} ms, p99 {} ms; {workers} workers and {redis} \
          Redis killed; {answered} turns answered, {dropped} dropped after {taken} takeovers, {exhausted} handed off for a \

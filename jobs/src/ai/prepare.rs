@@ -25,6 +25,7 @@ use crate::job::{Done, Failure, JobError, Scope, Snooze};
 use crate::kinds::ai_reply::{AiReply, Asked, done};
 use crate::services::Context;
 use crate::spending::{self, Reserved, Spender};
+use crate::step;
 
 /// How long a customer waits for a model that is not to be asked now, before a person is asked instead.
 const PATIENCE_CLOSED: TimeDelta = TimeDelta::seconds(60);
@@ -74,7 +75,19 @@ pub(crate) struct Call {
 /// Looks at the record, and writes the run down that it allows.
 pub(crate) async fn prepare(ctx: &Context, job: &AiReply) -> Result<Prepared, JobError> {
     let mut conn = ctx.conn().await?;
-    Ok(conn.transaction(async |conn| within(conn, ctx, job).await).await?)
+    let prepared = conn
+        .transaction(async |conn| {
+            let prepared = within(conn, ctx, job).await?;
+            if let Prepared::Call(_) = prepared {
+                step!("reply.reserved");
+            }
+            Ok::<_, Error>(prepared)
+        })
+        .await?;
+    if let Prepared::Call(_) = prepared {
+        step!("reply.committed");
+    }
+    Ok(prepared)
 }
 
 async fn within(conn: &mut Conn, ctx: &Context, job: &AiReply) -> Result<Prepared, Error> {
@@ -86,6 +99,7 @@ async fn within(conn: &mut Conn, ctx: &Context, job: &AiReply) -> Result<Prepare
     let Some(turn) = the_turn(conn, ctx, job, &chat).await? else {
         return over(Err(cancel("turn_gone", "the turn is not on record any more")));
     };
+    step!("reply.locked");
     let runs = ai_runs::of_job(conn, turn.id, ctx.job_id).await?;
     match runs.last() {
         Some(run) if run.state == "calling" => return Ok(Prepared::LookUp(Box::new(run.clone()))),

@@ -19,6 +19,7 @@ use super::usage;
 use crate::job::JobError;
 use crate::services::Context;
 use crate::spending;
+use crate::step;
 
 /// What a run may take beyond its timeout: the provider does not notice at once that nobody listens.
 const GRACE: TimeDelta = TimeDelta::seconds(30);
@@ -54,6 +55,7 @@ pub(crate) async fn look_up(ctx: &Context, run: &Run) -> Result<Looked, JobError
     if let Some(app) = app_of(ctx, &workflow) {
         match ctx.services.ai.look_up(&app, &run.chat_id, run.id, &ctx.trace_id).await {
             Ok(Found::Ran(answer)) => {
+                step!("ask.looked_up");
                 tracing::info!(run_id = %run.id, "a lost answer was found in the provider's records");
                 return Ok(Looked::Found(Box::new(answer)));
             }

@@ -17,6 +17,7 @@ use crate::ai::reconcile;
 use crate::job::{Done, Job, JobError};
 use crate::lifecycle::Delivery;
 use crate::services::Context;
+use crate::step;
 
 /// One turn to be answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +88,7 @@ impl Job for AiReply {
 async fn ask(ctx: &Context, call: &Call) -> Result<Ended, JobError> {
     let called = Instant::now();
     let outcome = ctx.services.ai.ask(&call.app, &call.ask).await;
+    step!("ask.read");
     tracing::info!(
         run_id = %call.run.id,
         elapsed_ms = called.elapsed().as_millis() as u64,
