@@ -497,15 +497,13 @@ pub struct Abandoned {
     pub organization_id: Uuid,
 }
 
-/// Returns turns whose job died lately, while they wait for its answer.
+/// Returns turns whose job died while they wait for its answer. Looks at every turn that is not answered yet, by the index
+/// of those: there are as many as chats in which somebody waits.
 pub async fn abandoned(conn: &mut Conn, limit: i64) -> Result<Vec<Abandoned>> {
     Ok(sql_query(
         "SELECT t.id AS turn_id, t.run, t.conversation_id, t.organization_id \
-         FROM organizations o CROSS JOIN LATERAL (SELECT e.job_id FROM job_endings e \
-                 WHERE e.organization_id = o.id AND e.state = 'dead' ORDER BY e.job_id DESC LIMIT 50) e \
-             JOIN jobs j ON j.id = e.job_id AND j.kind = 'ai_reply' \
-             JOIN turns t ON t.id = (j.args ->> 'turn_id')::uuid AND t.job_id = j.id AND t.organization_id = o.id \
-         WHERE t.state IN ('open', 'replying') LIMIT $1",
+         FROM turns t JOIN jobs j ON j.id = t.job_id AND j.organization_id = t.organization_id \
+         WHERE t.state IN ('open', 'replying') AND j.final_state = 'dead' LIMIT $1",
     )
     .bind::<BigInt, _>(limit)
     .load(conn)
