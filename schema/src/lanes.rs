@@ -104,9 +104,10 @@ static SWEEP: LazyLock<String> = LazyLock::new(|| {
                  ORDER BY p.lane_id LIMIT 1), w.n + 1 \
              FROM waiting w WHERE w.lane_id IS NOT NULL AND w.n < $2 \
          ), suspect AS MATERIALIZED ( \
-             SELECT l.id, l.busy_job_id FROM waiting w JOIN lanes l ON l.id = w.lane_id \
-             WHERE l.runnable_at IS NULL AND CASE WHEN l.busy_job_id IS NULL \
-                 THEN EXISTS (SELECT FROM pending p WHERE p.lane_id = l.id AND {ELIGIBLE}) \
+             SELECT l.id, l.busy_job_id FROM waiting w JOIN lanes l ON l.id = w.lane_id LEFT JOIN LATERAL ( \
+                 SELECT p.job_id FROM pending p WHERE l.busy_job_id IS NULL AND p.lane_id = l.id AND {ELIGIBLE} \
+                 ORDER BY p.class, p.seq LIMIT 1) AS next ON true \
+             WHERE l.runnable_at IS NULL AND CASE WHEN l.busy_job_id IS NULL THEN next.job_id IS NOT NULL \
                  ELSE NOT EXISTS (SELECT FROM leases x WHERE x.job_id = l.busy_job_id) END \
          ), locked AS ( \
              SELECT l.id FROM suspect s JOIN lanes l ON l.id = s.id \
@@ -141,7 +142,7 @@ pub async fn sweep(conn: &mut Conn) -> Result<usize> {
         let swept: Swept = sql_query(&*SWEEP)
             .bind::<SqlUuid, _>(after)
             .bind::<BigInt, _>(SLICE)
-            .cached()
+            // Planned anew each time: what was planned while nothing waited need not suit a backlog.
             .get_result(conn)
             .await?;
         marked += usize::try_from(swept.marked).unwrap_or(0);

@@ -162,6 +162,13 @@ impl<'a> Observer<'a> {
         value
     }
 
+    /// Goes on with what `next` finds wrong.
+    fn with(mut self, next: Observer<'a>) -> Observer<'a> {
+        self.faults.extend(next.faults);
+        self.seen += next.seen;
+        self
+    }
+
     fn assert_good(self) {
         assert!(self.faults.is_empty(), "{} bad plans:\n{}", self.faults.len(), self.faults.join("\n\n"));
         println!("{} plans were good", self.seen);
@@ -236,7 +243,7 @@ async fn workers(book: &Book) {
     let mut new: Vec<_> = mine(50).collect();
     for (n, job) in new.iter_mut().enumerate() {
         job.lane_id = (n % 2 == 0).then_some(lane);
-        job.unique_key = Some(format!("u{n}"));
+        job.unique_key = Some(format!("u{}", job.id));
     }
     seen.watch("enqueue", async |conn| enqueue::enqueue(conn, &new).await).await;
 

@@ -140,14 +140,14 @@ async fn statements_of_conversations_walk_their_indexes_over_a_hundred_thousand_
     book.run(&format!("SET statement_timeout = 0; {} SET statement_timeout = '10s'", history())).await;
     println!("filled in {:?}", began.elapsed());
     observe(&book).await;
-    comes_in(&book).await;
-    is_answered(&book).await;
-    is_cared_for(&book).await;
-    is_read(&book).await;
+    let mut seen = comes_in(&book).await;
+    seen = seen.with(is_answered(&book).await);
+    seen = seen.with(is_cared_for(&book).await);
+    seen.with(is_read(&book).await).assert_good();
 }
 
 /// What a message does from the callback to its turn.
-async fn comes_in(book: &Book) {
+async fn comes_in(book: &Book) -> Observer<'_> {
     // Callbacks are taken in by the API, and applied by workers.
     let mut seen = Observer::new(book, Profile::Api);
     let found = seen
@@ -166,7 +166,7 @@ async fn comes_in(book: &Book) {
     let events: Vec<_> = (0..64).map(|n| event(n * 50 + 7 + (n % 2) * 1_000_000)).collect();
     let stored = seen.watch("take events in", async |conn| callbacks::store(conn, &events).await).await;
     assert_eq!(stored.len(), 32);
-    seen.assert_good();
+    let api = seen;
 
     let mut seen = Observer::new(book, Profile::Worker);
     let event = stored[0];
@@ -263,11 +263,11 @@ async fn comes_in(book: &Book) {
         .await;
     assert_eq!(chats.len(), 1);
     seen.watch("opted out", async |conn| opt_outs::of(conn, ORGANIZATION, &[PEER, "wxid_9"]).await).await;
-    seen.assert_good();
+    api.with(seen)
 }
 
 /// What an answer does from its turn to its gate.
-async fn is_answered(book: &Book) {
+async fn is_answered(book: &Book) -> Observer<'_> {
     let mut seen = Observer::new(book, Profile::Worker);
     let turn = Uuid::from_u128(0x0184_0000_0000_7000_8000_0000_0000_0009);
     let chat = Uuid::from_u128(CHAT.as_u128() + 2);
@@ -341,7 +341,7 @@ async fn is_answered(book: &Book) {
     seen.watch("the guard's lock", async |conn| conversations::lock_row(conn, ORGANIZATION, chat).await)
         .await;
     begins(book, &mut seen).await;
-    seen.assert_good();
+    seen
 }
 
 /// A message of ours passes its gate: into a chat that is known, and to somebody who was never written to.
@@ -383,7 +383,7 @@ async fn begins(book: &Book, seen: &mut Observer<'_>) {
 }
 
 /// What runs now and then, however little happens.
-async fn is_cared_for(book: &Book) {
+async fn is_cared_for(book: &Book) -> Observer<'_> {
     let mut seen = Observer::new(book, Profile::Worker);
     let swept = seen.watch("sweep of idle lanes", async |conn| lanes::sweep(conn).await).await;
     assert_eq!(swept, 0);
@@ -415,7 +415,7 @@ async fn is_cared_for(book: &Book) {
         seen.watch("prune alerts", async |conn| retention::prune_alerts(conn, 3650, 500).await).await,
         0
     );
-    seen.assert_good();
+    seen
 }
 
 /// The bounds of the days of a month that ended `days` ago.
@@ -428,7 +428,7 @@ fn month_before(days: u64) -> Vec<DateTime<Utc>> {
 }
 
 /// What people look at.
-async fn is_read(book: &Book) {
+async fn is_read(book: &Book) -> Observer<'_> {
     let mut seen = Observer::new(book, Profile::Api);
     let all = ChatFilter::default;
     let filters = [
@@ -500,7 +500,7 @@ async fn is_read(book: &Book) {
     let (from, to) = (Utc::now() - TimeDelta::days(7), Utc::now());
     seen.watch("report: messages", async |conn| reports::messages(conn, ORGANIZATION, from, to).await).await;
     seen.watch("report: turns", async |conn| reports::turns(conn, ORGANIZATION, from, to).await).await;
-    seen.assert_good();
+    seen
 }
 
 async fn finds(seen: &mut Observer<'_>) {

@@ -1,1 +1,0 @@
-DROP INDEX CONCURRENTLY IF EXISTS contacts_account_idx;
