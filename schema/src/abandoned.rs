@@ -42,7 +42,7 @@ pub struct Turn {
 /// The messages of an answer are looked for among the waiting jobs of class `reply`, and in the job that runs in the lane:
 /// one snapshot, so that one which is being handed out is seen in either.
 ///
-/// Ids are times, so this reads a day's turns by their key and needs no index of its own.
+/// Ids are times: of the turns that are not answered, which have an index of their own, those of a day.
 static TURNS: LazyLock<String> = LazyLock::new(|| {
     let waits = |which: &str| {
         format!(

@@ -1,4 +1,6 @@
-//! Messages: what was said in a conversation, by either side.
+//! Messages: what was said in a conversation, by either side. What we say ourselves is written by `outgoing`.
+
+pub(crate) mod outgoing;
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
@@ -11,6 +13,8 @@ use uuid::Uuid;
 use crate::cached::Cache;
 use crate::tables::messages;
 use crate::{Conn, Result};
+
+pub use outgoing::Outgoing;
 
 /// What is known when a message comes in: everything that decides who answers it, but for the conversation's mode.
 #[derive(Debug, Clone, QueryableByName)]
@@ -364,29 +368,6 @@ pub async fn recall(conn: &mut Conn, id: Uuid) -> Result<Option<Uuid>> {
     .await
     .optional()?;
     Ok(row.and_then(|row| row.turn_id))
-}
-
-/// A message of ours that is about to leave.
-#[derive(Debug, Clone, Copy)]
-pub struct Outgoing<'a> {
-    /// `person`, `ai` or `sop`.
-    pub origin: &'a str,
-    /// What a person reads.
-    pub text: &'a str,
-    /// What the kind has beside its text.
-    pub content: Option<&'a Value>,
-    /// The account's own id in WeChat.
-    pub sender_wxid: &'a str,
-    /// The turn that it answers.
-    pub turn_id: Option<Uuid>,
-    /// The person who asked for it.
-    pub user_id: Option<Uuid>,
-    /// It must not leave if the recipient has opted out in the meantime.
-    pub heeds_opt_outs: bool,
-    /// Kind of the conversation, if there is none yet: `friend` or `group`.
-    pub chat_kind: &'a str,
-    /// Kind of the contact, if there is none yet.
-    pub contact_kind: &'a str,
 }
 
 /// Where an answer of the AI stands.
