@@ -6,8 +6,8 @@ use diesel_async::AsyncConnection;
 use entropy_schema::costs::GroupBy;
 use entropy_schema::views::conversations::{self as views, ChatFilter, ContactFilter};
 use entropy_schema::{
-    Profile, abandoned, ai_runs, alerts, breakers, budgets, callbacks, conversations, costs, drafts, lanes, media,
-    messages, opt_outs, replies, reports, retention, search, sends, turns,
+    Profile, abandoned, ai_runs, alerts, breakers, budgets, callbacks, conversations, costs, drafts, lanes,
+    media, messages, opt_outs, replies, reports, retention, search, sends, turns,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -151,7 +151,7 @@ async fn comes_in(book: &Book) -> Observer<'_> {
     // Callbacks are taken in by the API, and applied by workers.
     let mut seen = Observer::new(book, Profile::Api);
     let found = seen
-        .watch("addressees", async |conn| callbacks::addressees(conn, "wx_own_7", Some("wxid_own_7")).await)
+        .watch("addressees", async |conn| callbacks::addressees(conn, &["wx_own_7"], &["wxid_own_7"]).await)
         .await;
     assert_eq!(found.len(), 1);
     let event = |n: u32| callbacks::NewEvent {
