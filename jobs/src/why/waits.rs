@@ -208,12 +208,14 @@ mod tests {
 
     #[test]
     fn a_code_that_nobody_has_described_is_found() {
-        let direct = r#"fn a() { snooze(wait, "moon_is_full", "the moon is full"); }"#;
+        let direct = r#"fn a() {
+            snooze(wait, "moon_is_full", "the moon is full"); }"#;
         assert_eq!(written(direct), Ok(BTreeSet::from(["moon_is_full"])));
-        let chosen = r#"fn a() { let (code, note) = match x { 1 => ("too_hot", "it is hot"), _ => ("too_cold", "it is cold") };
+        let chosen = r#"fn a() {
+            let (code, note) = match x { 1 => ("too_hot", "it is hot"), _ => ("too_cold", "it is cold") };
             stop(cancel("gone", "it is gone")); Err(snooze(wait, code, note)) }"#;
         assert_eq!(written(chosen), Ok(BTreeSet::from(["too_hot", "too_cold"])));
-        assert!(written("fn a() { snooze_lane(wait, somewhere_else(), note) }").is_err());
+        assert!(written("fn a() {\n snooze_lane(wait, somewhere_else(), note) }").is_err());
         assert!(sentence("moon_is_full").is_none());
     }
 }

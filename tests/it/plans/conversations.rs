@@ -12,7 +12,7 @@ use entropy_schema::{
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{ORGANIZATION, Observer, id, observe};
+use super::{MOST_THROWN_AWAY, ORGANIZATION, Observer, SLOWEST, id, observe};
 use crate::harness::Book;
 
 /// The chats, and with them the contacts and the lanes of their answers.
@@ -81,7 +81,7 @@ fn history() -> String {
          SELECT {message}, '{o}', {account_of}, {chat_of}, 'in', 'customer', 'text',
             CASE WHEN n % 1000 = 0 THEN '我要退货退款' ELSE '你好，请问第' || n || '号套餐多少钱一套？' END,
             'wxid_' || (1 + n % {CHATS}), 'm' || n, {turn}, CASE WHEN n % 100 = 0 THEN 'waiting' END, at, at
-         FROM (SELECT n, now() - (200000 - n) * interval '30 seconds' AS at FROM generate_series(1, 200000) n) s;
+         FROM (SELECT n, now() - ({CHATS} - n) * interval '1 minute' AS at FROM generate_series(1, {CHATS}) n) s;
          INSERT INTO turns (id, organization_id, account_id, conversation_id, sender_wxid, state, epoch, job_id,
             opened_at, last_message_at, flush_at, answered_at, closed_at)
          SELECT {turn}, '{o}', {account}, {chat}, 'wxid_' || n, CASE WHEN n % 1000 = 1 THEN 'open' ELSE 'answered' END,
@@ -90,7 +90,7 @@ fn history() -> String {
          INSERT INTO mode_changes (id, organization_id, conversation_id, mode, reason, epoch, changed_at)
          SELECT {turn}, '{o}', {chat}, 'ai', 'hand_back', 0, now() FROM generate_series(1, 50000) n;
          INSERT INTO callback_keys (account_id, event_key, event_id)
-         SELECT {account}, 'm:' || n, {run} FROM generate_series(1, 200000) n;
+         SELECT {account}, 'm:' || n, {run} FROM generate_series(1, {CHATS}) n;
          INSERT INTO callback_events (id, organization_id, account_id, event_type, body, received_at, outcome,
             processed_at)
          SELECT {event}, '{o}', {account}, 'AddMsg', '{{}}', at, CASE WHEN n % 5000 = 0 THEN 'unknown' ELSE 'applied' END,
@@ -149,7 +149,7 @@ async fn statements_of_conversations_walk_their_indexes_over_a_hundred_thousand_
 /// What a message does from the callback to its turn.
 async fn comes_in(book: &Book) -> Observer<'_> {
     // Callbacks are taken in by the API, and applied by workers.
-    let mut seen = Observer::new(book, Profile::Api);
+    let mut seen = Observer::over(&LARGE, book, Profile::Api);
     let found = seen
         .watch("addressees", async |conn| callbacks::addressees(conn, &["wx_own_7"], &["wxid_own_7"]).await)
         .await;
@@ -168,7 +168,7 @@ async fn comes_in(book: &Book) -> Observer<'_> {
     assert_eq!(stored.len(), 32);
     let api = seen;
 
-    let mut seen = Observer::new(book, Profile::Worker);
+    let mut seen = Observer::over(&LARGE, book, Profile::Worker);
     let event = stored[0];
     seen.watch("read an event", async |conn| callbacks::waiting(conn, ORGANIZATION, event).await).await;
     seen.watch("note an event", async |conn| {
@@ -268,7 +268,7 @@ async fn comes_in(book: &Book) -> Observer<'_> {
 
 /// What an answer does from its turn to its gate.
 async fn is_answered(book: &Book) -> Observer<'_> {
-    let mut seen = Observer::new(book, Profile::Worker);
+    let mut seen = Observer::over(&LARGE, book, Profile::Worker);
     let turn = Uuid::from_u128(0x0184_0000_0000_7000_8000_0000_0000_0009);
     let chat = Uuid::from_u128(CHAT.as_u128() + 2);
     let (job, run) = (Uuid::now_v7(), Uuid::now_v7());
@@ -384,7 +384,7 @@ async fn begins(book: &Book, seen: &mut Observer<'_>) {
 
 /// What runs now and then, however little happens.
 async fn is_cared_for(book: &Book) -> Observer<'_> {
-    let mut seen = Observer::new(book, Profile::Worker);
+    let mut seen = Observer::over(&LARGE, book, Profile::Worker);
     let swept = seen.watch("sweep of idle lanes", async |conn| lanes::sweep(conn).await).await;
     assert_eq!(swept, 0);
     let overdue = seen.watch("overdue drafts", async |conn| drafts::overdue(conn, 100).await).await;
@@ -427,9 +427,54 @@ fn month_before(days: u64) -> Vec<DateTime<Utc>> {
         .collect()
 }
 
+/// Tables that no statement of a message or an answer may read from end to end.
+static LARGE: [&str; 17] = [
+    "lanes",
+    "wechat_accounts",
+    "contacts",
+    "conversations",
+    "messages",
+    "turns",
+    "mode_changes",
+    "callback_keys",
+    "callback_events",
+    "ai_runs",
+    "drafts",
+    "alerts",
+    "opt_outs",
+    "cost_ledgers",
+    "budgets",
+    "budget_periods",
+    "budget_reservations",
+];
+
+/// Tables that no list may read from end to end. An organisation's accounts are few.
+static LISTED: [&str; 12] = [
+    "contacts",
+    "conversations",
+    "messages",
+    "turns",
+    "mode_changes",
+    "callback_events",
+    "ai_runs",
+    "drafts",
+    "alerts",
+    "opt_outs",
+    "cost_ledgers",
+    "budget_periods",
+];
+
+/// Goes through the chats or the contacts of an organisation one by one: a known limit, which time alone bounds.
+fn allow_all_chats(seen: &mut Observer<'_>, allowed: bool) {
+    seen.large = if allowed { &[] } else { &LISTED };
+    seen.most_thrown_away = if allowed { f64::from(CHATS) * 1.1 } else { MOST_THROWN_AWAY };
+    seen.slowest = if allowed { SLOWEST * 4 } else { SLOWEST };
+}
+
 /// What people look at.
 async fn is_read(book: &Book) -> Observer<'_> {
-    let mut seen = Observer::new(book, Profile::Api);
+    let mut seen = Observer::over(&LARGE, book, Profile::Api);
+    allow_all_chats(&mut seen, false);
     let all = ChatFilter::default;
     let filters = [
         ("chats", all()),
@@ -439,6 +484,9 @@ async fn is_read(book: &Book) -> Observer<'_> {
         ("chats with people", ChatFilter { account_id: Some(ACCOUNT), mode: Some("human"), ..all() }),
     ];
     for (what, filter) in filters {
+        allow_all_chats(&mut seen, filter.unread);
+        // The accounts of the whole install may be read for it.
+        seen.most_thrown_away = seen.most_thrown_away.max(5100.0);
         let page =
             seen.watch(what, async |conn| views::chats(conn, ORGANIZATION, &filter, None, 51).await).await;
         let Some(last) = page.last().map(|chat| (chat.conversation.last_message_at, chat.conversation.id))
@@ -448,6 +496,7 @@ async fn is_read(book: &Book) -> Observer<'_> {
         let next = format!("{what}, next page");
         seen.watch(&next, async |conn| views::chats(conn, ORGANIZATION, &filter, Some(last), 51).await).await;
     }
+    allow_all_chats(&mut seen, false);
     seen.watch("a chat", async |conn| views::chat(conn, ORGANIZATION, CHAT).await).await.expect("a chat");
     let page =
         seen.watch("messages", async |conn| views::messages(conn, ORGANIZATION, CHAT, None, 51).await).await;
@@ -474,10 +523,12 @@ async fn is_read(book: &Book) -> Observer<'_> {
         ("contacts by name", ContactFilter { name: Some("客户9999".into()), ..ContactFilter::default() }),
     ];
     for (what, filter) in contacts {
+        allow_all_chats(&mut seen, filter.name.is_some());
         let page =
             seen.watch(what, async |conn| views::contacts(conn, ORGANIZATION, &filter, None, 51).await).await;
         assert!(!page.is_empty(), "{what}");
     }
+    allow_all_chats(&mut seen, false);
     finds(&mut seen).await;
     costs_are_read(&mut seen).await;
     for acknowledged in [None, Some(false), Some(true)] {
@@ -518,7 +569,7 @@ async fn finds(seen: &mut Observer<'_>) {
     let found = seen.watch("search", async |conn| search::find(conn, &filter("退货退款")).await).await;
     assert_eq!(found.len(), 51);
     let rare =
-        seen.watch("search for one", async |conn| search::find(conn, &filter("第123457号")).await).await;
+        seen.watch("search for one", async |conn| search::find(conn, &filter("第54321号")).await).await;
     assert_eq!(rare.len(), 1);
     let none = seen.watch("search in vain", async |conn| search::find(conn, &filter("合同发票")).await).await;
     assert!(none.is_empty());
@@ -526,7 +577,9 @@ async fn finds(seen: &mut Observer<'_>) {
     let chat = search::Filter { conversation_id: Some(CHAT), ..filter("套餐") };
     seen.watch("search in a chat", async |conn| search::find(conn, &chat).await).await;
     let contact = search::Filter { contact_id: Some(CONTACT), ..filter("套餐") };
+    allow_all_chats(seen, true);
     seen.watch("search by contact", async |conn| search::find(conn, &contact).await).await;
+    allow_all_chats(seen, false);
     let recent = search::Filter { from: Some(Utc::now() - TimeDelta::hours(6)), ..filter("发票") };
     seen.watch("search in some hours", async |conn| search::find(conn, &recent).await).await;
     seen.watch("messages by id", async |conn| search::messages(conn, ORGANIZATION, &found).await).await;
