@@ -48,6 +48,9 @@ async fn open(state: &AppState, id: Uuid, signed: &Signed) -> Result<Response, A
     let mut conn = state.db.conn().await?;
     let found = media::linked(&mut conn, id).await?;
     drop(conn);
+    if found.as_ref().is_some_and(|found| found.media_state.as_deref() == Some("pruned")) {
+        return Err(pruned());
+    }
     let found = found.filter(|found| found.media_state.as_deref() == Some("stored")).ok_or_else(not_found)?;
     let path = found.media_path.as_deref().and_then(|path| state.store.locate(path)).ok_or_else(not_found)?;
     let file = tokio::fs::File::open(&path).await.map_err(|error| match error.kind() {
@@ -69,6 +72,14 @@ async fn open(state: &AppState, id: Uuid, signed: &Signed) -> Result<Response, A
 
 fn not_found() -> ApiError {
     ApiError::not_found("media_not_found", "There is no such medium, or this link does not open it.")
+}
+
+/// What is said of a medium that was deleted when its time had passed.
+pub(crate) fn pruned() -> ApiError {
+    ApiError::gone(
+        "media_pruned",
+        "The medium is not kept any more: it is older than this install keeps media.",
+    )
 }
 
 /// Names the file as its sender did, in a form that cannot leave its header.

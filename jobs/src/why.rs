@@ -4,8 +4,14 @@
 //! itself; the first that applies is the answer. A job that has ended waits for nothing and has no `why`; one that runs
 //! has the code `running`.
 
+mod waits;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use entropy_schema::views::waiting::Facts;
+
+use crate::job::Job;
+use crate::kinds::ai_reply::AiReply;
+use waits::sentence;
 
 /// The answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +48,7 @@ pub fn why(facts: &Facts) -> Why {
         return answer("lane_paused", paused_sentence(facts.lane_paused_reason.as_deref()), None);
     }
     if let (Some(due_at), Some(code)) = (facts.due_at, facts.wait_code.as_deref()) {
-        let message = own_sentence(code, due_at, facts.wait_note.as_deref());
+        let message = own_sentence(facts, code, due_at);
         return answer(code, message, from_now(Some(due_at)));
     }
     if facts.handed_out {
@@ -91,15 +97,19 @@ fn paused_sentence(reason: Option<&str>) -> String {
 }
 
 /// The sentence for a job that has a due time of its own.
-fn own_sentence(code: &str, due_at: DateTime<Utc>, note: Option<&str>) -> String {
-    let at = clock(due_at);
+fn own_sentence(facts: &Facts, code: &str, due_at: DateTime<Utc>) -> String {
+    let (at, note) = (clock(due_at), facts.wait_note.as_deref());
     match code {
+        // Nobody asks for an answer at a time of their own: it is the turn that is not over.
+        "scheduled" if facts.queue == AiReply::QUEUE => {
+            format!("The customer may still be writing; it is answered at {at} unless more comes before.")
+        }
         "scheduled" => format!("It was asked for {at}."),
         "retry" => match note {
             Some(note) => format!("An attempt failed ({note}); the next one is at {at}."),
             None => format!("An attempt failed; the next one is at {at}."),
         },
-        code => match (lane_reason(code), note) {
+        code => match (sentence(code), note) {
             (Some(reason), _) => format!("{reason} It is tried again at {at}."),
             (None, Some(note)) => format!("It waits ({note}) and is tried again at {at}."),
             (None, None) => format!("It waits ({code}) and is tried again at {at}."),
@@ -128,38 +138,10 @@ fn ahead_sentence(
 
 fn lane_sentence(code: &str, until: DateTime<Utc>) -> String {
     let at = clock(until);
-    match lane_reason(code) {
+    match sentence(code) {
         Some(reason) => format!("{reason} The next try is at {at}."),
         None => format!("Its lane waits ({code}); the next try is at {at}."),
     }
-}
-
-/// The sentence for each code that a limit, a hold or a snooze leaves behind.
-fn lane_reason(code: &str) -> Option<&'static str> {
-    Some(match code {
-        "retry" => "The job at the head of the lane waits for its retry.",
-        "min_gap" => "The account keeps its minimum gap between two messages.",
-        "messages_per_minute" => "The account has used up its messages per minute.",
-        "messages_per_day" => "The account has used up its messages per day.",
-        "recipients_per_minute" => {
-            "The account has written to as many different people as it may in a minute."
-        }
-        "api_calls_per_hour" => "The GeWe token has used up its calls per hour.",
-        "account_offline" => "The account is offline. Log it in again, or resume it if it is online.",
-        "gewe_token_rejected" => "GeWe rejected the account's token. Check the token.",
-        "flood_guard" => "The worker has made as many calls for the account as it may in a minute.",
-        "provider_unreachable" => "GeWe could not be reached.",
-        "record_unavailable" => "The database could not be reached, and nothing is sent without it.",
-        "kind_unknown" => "The worker that took it does not know this kind of job; a newer worker may.",
-        "account_not_ready" => {
-            "The account cannot send yet: it needs a wxid, a device and the status ONLINE."
-        }
-        "background_gap" => "Calls for which nobody waits keep a gap between them.",
-        "list_not_ready" => "GeWe is still putting the list of contacts together.",
-        "lane_paused" => "Its lane was paused.",
-        "queue_paused" => "Its queue was paused.",
-        _ => return None,
-    })
 }
 
 fn clock(at: DateTime<Utc>) -> String {
@@ -228,6 +210,19 @@ mod tests {
         let facts =
             Facts { due_at: in_s(3600), wait_code: Some("scheduled".into()), lane_busy: true, ..head() };
         check(facts, "scheduled", in_s(3600), 1);
+    }
+
+    #[test]
+    fn an_answer_waits_for_the_end_of_the_turn_and_for_the_model_in_words_of_its_own() {
+        let answer = Facts { queue: "ai".into(), ..head() };
+        let waits = |code: &str| Facts { due_at: in_s(4), wait_code: Some(code.into()), ..answer.clone() };
+        check(waits("scheduled"), "scheduled", in_s(4), 0);
+        assert!(why(&waits("scheduled")).message.contains("may still be writing"));
+        for code in ["ai_breaker_open", "ai_rate_limited", "ai_unreachable", "ai_answer_lost", "not_ready"] {
+            check(waits(code), code, in_s(4), 0);
+            let message = why(&waits(code)).message;
+            assert!(!message.contains(code), "a sentence, not the code: {message}");
+        }
     }
 
     #[test]

@@ -10,7 +10,9 @@ use entropy_jobs::kinds::each_account::{EachAccount, Work};
 use entropy_jobs::kinds::expire_keys::ExpireKeys;
 use entropy_jobs::kinds::index_messages::IndexMessages;
 use entropy_jobs::kinds::prune_history::PruneHistory;
+use entropy_jobs::kinds::prune_media::PruneMedia;
 use entropy_jobs::kinds::reap_workers::ReapWorkers;
+use entropy_jobs::kinds::settle_runs::SettleRuns;
 
 use crate::due::CatchUp;
 
@@ -53,6 +55,11 @@ pub fn entries() -> Vec<Entry> {
             };
             new_job(&args, options)
         }),
+        // After the rows, for the same reasons. Half a year, as for what was sent: pictures are what people ask for later, and
+        // what fills a disk.
+        Entry::new("prune_media", "0 40 3 * * *", Tz::Asia__Shanghai, RunOnce, |options| {
+            new_job(&PruneMedia { keep_days: 180 }, options)
+        }),
         // Old login failures go with the keys, so it is hourly; and it is cheap, so a missed hour is made good at once.
         Entry::new("expire_keys", "0 0 * * * *", Tz::UTC, RunOnce, |options| {
             // Nobody repeats a request after a week.
@@ -72,6 +79,11 @@ pub fn entries() -> Vec<Entry> {
         // The callback that an account was logged out may be lost, and then nobody knows until something is to be sent.
         Entry::new("check_online", "30 */10 * * * *", Tz::UTC, Skip, |options| {
             new_job(&EachAccount { work: Work::CheckOnline }, options)
+        }),
+        // What an answer cost that was lost: the records often know it a little later. A pass that finds nothing is one look
+        // into an index.
+        Entry::new("settle_runs", "20 */10 * * * *", Tz::UTC, Skip, |options| {
+            new_job(&SettleRuns {}, options)
         }),
         // An alarm is as good as it is early.
         Entry::new("check_silence", "45 */5 * * * *", Tz::UTC, Skip, |options| {

@@ -169,6 +169,49 @@ pub async fn end(conn: &mut Conn, id: Uuid, end: &RunEnd<'_>) -> Result<bool> {
     Ok(changed == 1)
 }
 
+/// Takes up to `limit` calls that nobody knows of, begun between so many seconds ago, whose age has doubled since the provider's
+/// records were last asked for them; those first that have waited longest. That they are asked for now is noted, so that
+/// several processes take different ones.
+pub async fn take_unknown(conn: &mut Conn, youngest: i32, oldest: i32, limit: i64) -> Result<Vec<Run>> {
+    Ok(sql_query(
+        "UPDATE ai_runs r SET looked_up_at = clock_timestamp() \
+         FROM (SELECT id FROM ai_runs, (SELECT clock_timestamp() AS now) clock \
+             WHERE state = 'unknown' AND started_at < now - $1 * interval '1 second' \
+                 AND started_at > now - $2 * interval '1 second' \
+                 AND (looked_up_at IS NULL OR looked_up_at + (looked_up_at - started_at) < now) \
+             ORDER BY coalesce(looked_up_at, started_at), id LIMIT $3 FOR UPDATE OF ai_runs SKIP LOCKED) taken \
+         WHERE r.id = taken.id \
+         RETURNING r.id, r.organization_id, r.account_id, r.conversation_id, r.turn_id, r.run, r.workflow_id, \
+             r.key_hash, r.job_id, r.chat_id, r.user_id, r.state, r.error_class, r.error_code, r.error_message, \
+             r.answer, r.outcome, r.started_at, r.finished_at, r.points",
+    )
+    .bind::<Integer, _>(youngest)
+    .bind::<Integer, _>(oldest)
+    .bind::<BigInt, _>(limit)
+    .load(conn)
+    .await?)
+}
+
+/// Writes down what became of a call that nobody knew of. False: that is known by now.
+pub async fn settle(conn: &mut Conn, id: Uuid, end: &RunEnd<'_>) -> Result<bool> {
+    let changed = sql_query(
+        "UPDATE ai_runs SET state = $2, error_class = coalesce($3, error_class), error_code = coalesce($4, error_code), \
+             error_message = coalesce($5, error_message), answer = $6, outcome = $7, points = $8 \
+         WHERE id = $1 AND state = 'unknown'",
+    )
+    .bind::<SqlUuid, _>(id)
+    .bind::<Text, _>(end.state)
+    .bind::<Nullable<Text>, _>(end.error_class)
+    .bind::<Nullable<Text>, _>(end.error_code)
+    .bind::<Nullable<Text>, _>(end.error_message)
+    .bind::<Nullable<Text>, _>(end.answer)
+    .bind::<Nullable<Text>, _>(end.outcome)
+    .bind::<Nullable<Numeric>, _>(end.points.as_ref())
+    .execute(conn)
+    .await?;
+    Ok(changed == 1)
+}
+
 /// Notes of a call that may still run why its answer was lost.
 pub async fn note(conn: &mut Conn, id: Uuid, class: &str, code: &str, message: &str) -> Result<()> {
     sql_query(

@@ -3,13 +3,16 @@
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{Array, BigInt, Integer, Jsonb, SmallInt, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Bool, Integer, Jsonb, SmallInt, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::tables::drafts;
 use crate::{Conn, Result};
+
+/// In words, not as a parameter: Postgres must see that the index of waiting drafts holds them all.
+const WAITING: &str = "drafts.state = 'waiting'";
 
 /// A draft to be written.
 #[derive(Debug, Clone)]
@@ -134,8 +137,10 @@ pub async fn list(conn: &mut Conn, organization: Uuid, filter: &Filter, limit: i
         .limit(limit)
         .select(Draft::as_select())
         .into_boxed();
-    if let Some(state) = &filter.state {
-        query = query.filter(drafts::state.eq(state.clone()));
+    match filter.state.as_deref() {
+        Some("waiting") => query = query.filter(diesel::dsl::sql::<Bool>(WAITING)),
+        Some(state) => query = query.filter(drafts::state.eq(state.to_owned())),
+        None => {}
     }
     if let Some(account) = filter.account_id {
         query = query.filter(drafts::account_id.eq(account));
@@ -194,11 +199,11 @@ pub async fn decide(
 
 /// Returns drafts whose time has passed while nobody decided.
 pub async fn overdue(conn: &mut Conn, limit: i64) -> Result<Vec<Draft>> {
-    // Few drafts wait at any time, and the index of those is as small.
+    // Few drafts wait at any time, and the index of those is as small; it is in this order.
     Ok(drafts::table
-        .filter(drafts::state.eq("waiting"))
+        .filter(diesel::dsl::sql::<Bool>(WAITING))
         .filter(drafts::expires_at.le(diesel::dsl::sql::<Timestamptz>("clock_timestamp()")))
-        .order(drafts::id)
+        .order((drafts::organization_id, drafts::id))
         .limit(limit)
         .select(Draft::as_select())
         .load(conn)
@@ -210,11 +215,4 @@ pub async fn expire(conn: &mut Conn, id: Uuid) -> Result<bool> {
     let waiting = drafts::table.find(id).filter(drafts::state.eq("waiting"));
     let changed = diesel::update(waiting).set(drafts::state.eq("expired")).execute(conn).await?;
     Ok(changed == 1)
-}
-
-/// Takes a turn's waiting drafts back: something newer takes their place.
-pub async fn supersede(conn: &mut Conn, turn: Uuid) -> Result<usize> {
-    // By the chat: the index of waiting drafts is on that.
-    let waiting = drafts::table.filter(drafts::turn_id.eq(turn).and(drafts::state.eq("waiting")));
-    Ok(diesel::update(waiting).set(drafts::state.eq("superseded")).execute(conn).await?)
 }

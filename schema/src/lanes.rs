@@ -88,30 +88,69 @@ pub async fn reconsider(conn: &mut Conn, id: Uuid) -> Result<()> {
     Ok(())
 }
 
+/// Lanes that one statement of the sweep looks at.
+const SLICE: i64 = 1000;
+
+/// Walks the lanes in which something may run, one index probe each, after the lane `$1`.
+///
+/// A suspect is looked at again with its row locked: whoever was faster has set it right.
 static SWEEP: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "WITH unmarked AS ( \
-             SELECT l.id FROM lanes l CROSS JOIN LATERAL (SELECT FROM pending p \
-                 WHERE p.lane_id = l.id AND {ELIGIBLE} LIMIT 1) AS waiting \
-             WHERE l.runnable_at IS NULL AND l.busy_job_id IS NULL ORDER BY l.id FOR UPDATE OF l SKIP LOCKED \
-         ), freed AS ( \
-             SELECT l.id FROM lanes l WHERE l.busy_job_id IS NOT NULL \
-                 AND NOT EXISTS (SELECT FROM leases x WHERE x.job_id = l.busy_job_id) \
+        "WITH RECURSIVE waiting AS ( \
+             (SELECT p.lane_id, 1::bigint AS n FROM pending p WHERE p.lane_id > $1 AND p.due_at IS NULL \
+                 ORDER BY p.lane_id LIMIT 1) \
+             UNION ALL \
+             SELECT (SELECT p.lane_id FROM pending p WHERE p.lane_id > w.lane_id AND p.due_at IS NULL \
+                 ORDER BY p.lane_id LIMIT 1), w.n + 1 \
+             FROM waiting w WHERE w.lane_id IS NOT NULL AND w.n < $2 \
+         ), suspect AS MATERIALIZED ( \
+             SELECT l.id, l.busy_job_id FROM waiting w JOIN lanes l ON l.id = w.lane_id LEFT JOIN LATERAL ( \
+                 SELECT p.job_id FROM pending p WHERE l.busy_job_id IS NULL AND p.lane_id = l.id AND {ELIGIBLE} \
+                 ORDER BY p.class, p.seq LIMIT 1) AS next ON true \
+             WHERE l.runnable_at IS NULL AND CASE WHEN l.busy_job_id IS NULL THEN next.job_id IS NOT NULL \
+                 ELSE NOT EXISTS (SELECT FROM leases x WHERE x.job_id = l.busy_job_id) END \
+         ), locked AS ( \
+             SELECT l.id FROM suspect s JOIN lanes l ON l.id = s.id \
+             WHERE l.runnable_at IS NULL AND l.busy_job_id IS NOT DISTINCT FROM s.busy_job_id \
              ORDER BY l.id FOR UPDATE OF l SKIP LOCKED \
+         ), marked AS ( \
+             UPDATE lanes SET runnable_at = clock_timestamp(), busy_job_id = NULL, wait_code = NULL \
+             FROM locked WHERE lanes.id = locked.id RETURNING lanes.id \
          ) \
-         UPDATE lanes SET runnable_at = clock_timestamp(), busy_job_id = NULL, wait_code = NULL \
-         WHERE id IN (SELECT id FROM unmarked UNION ALL SELECT id FROM freed)"
+         SELECT (SELECT count(*) FROM marked) AS marked, (SELECT w.lane_id FROM waiting w WHERE w.n = $2) AS last"
     )
 });
+
+#[derive(QueryableByName)]
+struct Swept {
+    #[diesel(sql_type = BigInt)]
+    marked: i64,
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    last: Option<Uuid>,
+}
 
 /// Marks lanes that should be runnable but are not known to be, and returns how many: the safety net under the marks
 /// that enqueueing, finishing and promoting leave.
 ///
 /// What the relay would not hand out, because an earlier message of its conversation waits for its retry or its queue is
-/// paused, is no reason to mark a lane. Reads the lanes from end to end, which is cheaper than any way in by an index, and
-/// probes once for each lane that is neither marked nor busy.
+/// paused, is no reason to mark a lane. Costs a few index probes for each lane in which something may run, and nothing for
+/// any other: a lane that is busy with a job of nobody's is found once something waits in it, and harms nobody before.
 pub async fn sweep(conn: &mut Conn) -> Result<usize> {
-    Ok(sql_query(&*SWEEP).execute(conn).await?)
+    let (mut marked, mut after) = (0, Uuid::nil());
+    loop {
+        // Each slice commits on its own: however long the backlog, no statement runs into its timeout.
+        let swept: Swept = sql_query(&*SWEEP)
+            .bind::<SqlUuid, _>(after)
+            .bind::<BigInt, _>(SLICE)
+            // Planned anew each time: what was planned while nothing waited need not suit a backlog.
+            .get_result(conn)
+            .await?;
+        marked += usize::try_from(swept.marked).unwrap_or(0);
+        match swept.last {
+            Some(last) => after = last,
+            None => return Ok(marked),
+        }
+    }
 }
 
 static HOLD_TOKEN: LazyLock<String> = LazyLock::new(|| {

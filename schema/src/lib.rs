@@ -6,6 +6,7 @@
 //! Start reading at [`record`], the statements that move a job from its enqueueing to its end; the other modules are
 //! one per table.
 
+pub mod abandoned;
 pub mod accounts;
 pub mod ai_runs;
 pub mod alerts;

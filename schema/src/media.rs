@@ -2,6 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
+use diesel::sql_query;
+use diesel::sql_types::{Array, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
@@ -24,7 +26,7 @@ pub struct Media {
     pub text: String,
     /// The provider's local id.
     pub msg_id: Option<String>,
-    /// `waiting`, `stored`, `refused` or `gone`.
+    /// `waiting`, `stored`, `refused`, `gone` or `pruned`.
     pub media_state: Option<String>,
     /// Where it is, below the folder of uploads.
     pub media_path: Option<String>,
@@ -45,6 +47,16 @@ pub async fn get(conn: &mut Conn, organization: Uuid, message: Uuid) -> Result<O
         .first(conn)
         .await
         .optional()?)
+}
+
+/// Returns what is known of the media of some messages of the organisation, in the order of their ids.
+pub async fn of(conn: &mut Conn, organization: Uuid, messages: &[Uuid]) -> Result<Vec<Media>> {
+    Ok(messages::table
+        .filter(messages::id.eq_any(messages).and(messages::organization_id.eq(organization)))
+        .order(messages::id)
+        .select(Media::as_select())
+        .load(conn)
+        .await?)
 }
 
 /// Returns the media of a message of any organisation: for a link that was signed for it.
@@ -83,4 +95,35 @@ pub async fn ended(conn: &mut Conn, organization: Uuid, message: Uuid, state: &s
         .execute(conn)
         .await?;
     Ok(())
+}
+
+/// Notes of those of `messages` that came in before `before` that their media are deleted, and returns the ids of those whose
+/// files may be: all of them that are that old and never had, or no longer have, a file that anybody may see.
+pub async fn prune(
+    conn: &mut Conn,
+    organization: Uuid,
+    messages: &[Uuid],
+    before: DateTime<Utc>,
+) -> Result<Vec<Uuid>> {
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = SqlUuid)]
+        id: Uuid,
+    }
+    let old: Vec<Row> = sql_query(
+        "WITH old AS ( \
+             SELECT id FROM messages WHERE id = ANY($2) AND organization_id = $1 AND created_at < $3 \
+                 AND media_state IS NOT NULL ORDER BY id FOR UPDATE \
+         ), pruned AS ( \
+             UPDATE messages SET media_state = 'pruned', media_path = NULL FROM old \
+             WHERE messages.id = old.id AND messages.media_state = 'stored' \
+         ) \
+         SELECT id FROM old",
+    )
+    .bind::<SqlUuid, _>(organization)
+    .bind::<Array<SqlUuid>, _>(messages)
+    .bind::<Timestamptz, _>(before)
+    .load(conn)
+    .await?;
+    Ok(old.into_iter().map(|row| row.id).collect())
 }

@@ -1,4 +1,6 @@
-//! Messages: what was said in a conversation, by either side.
+//! Messages: what was said in a conversation, by either side. What we say ourselves is written by `outgoing`.
+
+pub(crate) mod outgoing;
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
@@ -11,6 +13,8 @@ use uuid::Uuid;
 use crate::cached::Cache;
 use crate::tables::messages;
 use crate::{Conn, Result};
+
+pub use outgoing::Outgoing;
 
 /// What is known when a message comes in: everything that decides who answers it, but for the conversation's mode.
 #[derive(Debug, Clone, QueryableByName)]
@@ -366,25 +370,28 @@ pub async fn recall(conn: &mut Conn, id: Uuid) -> Result<Option<Uuid>> {
     Ok(row.and_then(|row| row.turn_id))
 }
 
-/// A message of ours that is about to leave.
-#[derive(Debug, Clone, Copy)]
-pub struct Outgoing<'a> {
-    /// `person`, `ai` or `sop`.
-    pub origin: &'a str,
-    /// What a person reads.
-    pub text: &'a str,
-    /// What the kind has beside its text.
-    pub content: Option<&'a Value>,
-    /// The account's own id in WeChat.
-    pub sender_wxid: &'a str,
-    /// The turn that it answers.
-    pub turn_id: Option<Uuid>,
-    /// The person who asked for it.
-    pub user_id: Option<Uuid>,
-    /// It must not leave if the recipient has opted out in the meantime.
-    pub heeds_opt_outs: bool,
-    /// Kind of the conversation, if there is none yet: `friend` or `group`.
-    pub chat_kind: &'a str,
-    /// Kind of the contact, if there is none yet.
-    pub contact_kind: &'a str,
+/// Where an answer of the AI stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, QueryableByName)]
+pub struct Answering {
+    /// The tenant.
+    #[diesel(sql_type = SqlUuid)]
+    pub organization_id: Uuid,
+    /// The account.
+    #[diesel(sql_type = SqlUuid)]
+    pub account_id: Uuid,
+    /// The conversation.
+    #[diesel(sql_type = SqlUuid)]
+    pub conversation_id: Uuid,
+}
+
+/// Returns where the message of a send stands, if it answers a customer by machine.
+pub async fn answering(conn: &mut Conn, send: Uuid) -> Result<Option<Answering>> {
+    Ok(sql_query(
+        "SELECT organization_id, account_id, conversation_id FROM messages \
+         WHERE send_id = $1 AND origin = 'ai' AND turn_id IS NOT NULL",
+    )
+    .bind::<SqlUuid, _>(send)
+    .get_result(conn)
+    .await
+    .optional()?)
 }

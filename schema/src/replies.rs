@@ -7,9 +7,7 @@ use chrono::{DateTime, Utc};
 use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{
-    Array, BigInt, Bool, Integer, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid,
-};
+use diesel::sql_types::{Array, BigInt, Bool, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use uuid::Uuid;
@@ -478,36 +476,4 @@ pub async fn sensitive_words(conn: &mut Conn, organization: Uuid) -> Result<Vec<
         .select(SensitiveWord::as_select())
         .load(conn)
         .await?)
-}
-
-/// A turn that nobody will answer: its job has ended without an answer.
-#[derive(Debug, Clone, QueryableByName)]
-pub struct Abandoned {
-    /// The turn.
-    #[diesel(sql_type = SqlUuid)]
-    pub turn_id: Uuid,
-    /// The run.
-    #[diesel(sql_type = SmallInt)]
-    pub run: i16,
-    /// The chat.
-    #[diesel(sql_type = SqlUuid)]
-    pub conversation_id: Uuid,
-    /// The tenant.
-    #[diesel(sql_type = SqlUuid)]
-    pub organization_id: Uuid,
-}
-
-/// Returns turns whose job died lately, while they wait for its answer.
-pub async fn abandoned(conn: &mut Conn, limit: i64) -> Result<Vec<Abandoned>> {
-    Ok(sql_query(
-        "SELECT t.id AS turn_id, t.run, t.conversation_id, t.organization_id \
-         FROM organizations o CROSS JOIN LATERAL (SELECT e.job_id FROM job_endings e \
-                 WHERE e.organization_id = o.id AND e.state = 'dead' ORDER BY e.job_id DESC LIMIT 50) e \
-             JOIN jobs j ON j.id = e.job_id AND j.kind = 'ai_reply' \
-             JOIN turns t ON t.id = (j.args ->> 'turn_id')::uuid AND t.job_id = j.id AND t.organization_id = o.id \
-         WHERE t.state IN ('open', 'replying') LIMIT $1",
-    )
-    .bind::<BigInt, _>(limit)
-    .load(conn)
-    .await?)
 }

@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{BigInt, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
 use uuid::Uuid;
 
 use crate::tables::{conversations, messages};
+use crate::views::conversations::STATUS;
 use crate::{Conn, Result};
 
 /// How far the clock that made an id may be from the database's.
@@ -40,28 +41,40 @@ pub struct Filter {
 }
 
 /// A message that was found.
-#[derive(Debug, Clone, Queryable, Selectable)]
-#[diesel(table_name = messages, check_for_backend(diesel::pg::Pg))]
+#[derive(Debug, Clone, QueryableByName)]
 pub struct Found {
     /// UUIDv7.
+    #[diesel(sql_type = SqlUuid)]
     pub id: Uuid,
     /// The account.
+    #[diesel(sql_type = SqlUuid)]
     pub account_id: Uuid,
     /// The chat.
+    #[diesel(sql_type = SqlUuid)]
     pub conversation_id: Uuid,
     /// `in` or `out`.
+    #[diesel(sql_type = Text)]
     pub direction: String,
     /// Who it is from.
+    #[diesel(sql_type = Text)]
     pub origin: String,
     /// Its kind.
+    #[diesel(sql_type = Text)]
     pub kind: String,
     /// What a person reads.
+    #[diesel(sql_type = Text)]
     pub text: String,
     /// Who wrote it.
+    #[diesel(sql_type = Text)]
     pub sender_wxid: String,
+    /// `received`, `sending`, `sent`, `failed` or `unknown`, as lists of messages say it; none: its send was pruned.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub status: Option<String>,
     /// The provider's id.
+    #[diesel(sql_type = Nullable<Text>)]
     pub new_msg_id: Option<String>,
     /// When it was stored.
+    #[diesel(sql_type = Timestamptz)]
     pub created_at: DateTime<Utc>,
 }
 
@@ -105,12 +118,16 @@ pub async fn find(conn: &mut Conn, filter: &Filter) -> Result<Vec<Uuid>> {
 
 /// Returns those of `ids` that are messages of the organisation, in the order of `ids`.
 pub async fn messages(conn: &mut Conn, organization: Uuid, ids: &[Uuid]) -> Result<Vec<Found>> {
-    let found: Vec<Found> = messages::table
-        .filter(messages::id.eq_any(ids))
-        .filter(messages::organization_id.eq(organization))
-        .select(Found::as_select())
-        .load(conn)
-        .await?;
+    let found: Vec<Found> = sql_query(format!(
+        "SELECT m.id, m.account_id, m.conversation_id, m.direction, m.origin, m.kind, m.text, m.sender_wxid, \
+             {STATUS} AS status, COALESCE(m.new_msg_id, s.new_msg_id) AS new_msg_id, m.created_at \
+         FROM messages m LEFT JOIN sends s ON s.id = m.send_id \
+         WHERE m.id = ANY($1) AND m.organization_id = $2"
+    ))
+    .bind::<Array<SqlUuid>, _>(ids)
+    .bind::<SqlUuid, _>(organization)
+    .load(conn)
+    .await?;
     let mut by_id: HashMap<Uuid, Found> = found.into_iter().map(|found| (found.id, found)).collect();
     Ok(ids.iter().filter_map(|id| by_id.remove(id)).collect())
 }

@@ -10,8 +10,7 @@ use diesel_async::{AsyncConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use crate::cached::Cache;
-use crate::conversations::{self, NewChat};
-use crate::messages::Outgoing;
+use crate::messages::{Outgoing, outgoing};
 use crate::{Conn, Result};
 
 /// What the gate must know before a send, read under the locks of the lease and the lane.
@@ -209,11 +208,11 @@ pub struct NewSend<'a> {
     pub message: Option<Outgoing<'a>>,
 }
 
-/// What of the gate's reasons can change although the gate holds its locks, looked at once more.
+/// What of the gate's reasons can change although the gate holds its locks, looked at once more. A condition may be added.
 ///
 /// Its time is that of the statement's arrival, which is before what the statement sees: a pause that was committed before
 /// `started_at` is seen.
-const BEGIN: &str = "\
+pub(crate) const BEGIN: &str = "\
 INSERT INTO sends (id, organization_id, account_id, token_key, job_id, attempt, to_wxid, message_kind, state, started_at,
     window_at)
 SELECT $1, $2, $3, $4, $5, $6, $7, $8, 'sending', statement_timestamp(), clock_timestamp() + interval '1 hour'
@@ -221,64 +220,15 @@ FROM leases l
 WHERE l.job_id = $5 AND l.attempt = $6 AND (l.expires_at IS NULL OR l.expires_at > statement_timestamp())
   AND NOT EXISTS (SELECT FROM queue_pauses s WHERE s.organization_id = l.organization_id AND s.queue = l.queue)";
 
-/// The same, and what the conversation shows of it, in one statement.
-///
-/// A job has one message, however often it is tried: a later send takes over the message of an earlier one. Someone who
-/// opted out since [`lock_gate`] is written to by no machine.
-const BEGIN_MESSAGE: &str = "\
-WITH begun AS (
-    INSERT INTO sends (id, organization_id, account_id, token_key, job_id, attempt, to_wxid, message_kind, state, started_at,
-        window_at)
-    SELECT $1, $2, $3, $4, $5, $6, $7, $8, 'sending', statement_timestamp(), clock_timestamp() + interval '1 hour'
-    FROM leases l
-    WHERE l.job_id = $5 AND l.attempt = $6 AND (l.expires_at IS NULL OR l.expires_at > statement_timestamp())
-      AND NOT EXISTS (SELECT FROM queue_pauses s WHERE s.organization_id = l.organization_id AND s.queue = l.queue)
-      AND NOT ($9 AND EXISTS (SELECT FROM opt_outs o WHERE o.organization_id = $2 AND o.wxid = $7))
-    RETURNING id, job_id, started_at
-), chat AS (
-    SELECT c.id FROM begun JOIN conversations c ON c.account_id = $3 AND c.peer_wxid = $7
-), moved AS (
-    UPDATE messages SET send_id = begun.id FROM begun
-    WHERE messages.send_id IN (SELECT s.id FROM sends s WHERE s.job_id = $5)
-    RETURNING messages.id
-), written AS (
-    INSERT INTO messages (id, organization_id, account_id, conversation_id, direction, origin, kind, text, content,
-        sender_wxid, send_id, job_id, turn_id, user_id, created_at)
-    SELECT $10, $2, $3, chat.id, 'out', $11, $8, $12, $13, $14, begun.id, begun.job_id, $15, $16, begun.started_at
-    FROM begun, chat WHERE NOT EXISTS (SELECT FROM moved)
-), touched AS (
-    UPDATE conversations SET last_message_at = GREATEST(last_message_at, begun.started_at) FROM begun, chat
-    WHERE conversations.id = chat.id
-)
-SELECT (SELECT id FROM chat) AS conversation_id FROM begun";
-
-#[derive(QueryableByName)]
-struct Begun {
-    #[diesel(sql_type = Nullable<SqlUuid>)]
-    conversation_id: Option<Uuid>,
-}
-
 /// Writes `sending`. Until the outcome is recorded the send counts against every window.
 ///
 /// Returns false, and writes nothing, if the queue was paused, the deadline passed, or somebody opted out whom a machine was
 /// going to write to, since [`lock_gate`].
 pub async fn begin(conn: &mut Conn, send: &NewSend<'_>) -> Result<bool> {
-    let Some(message) = &send.message else {
-        let written = sql_query(BEGIN)
-            .bind::<SqlUuid, _>(send.id)
-            .bind::<SqlUuid, _>(send.organization_id)
-            .bind::<SqlUuid, _>(send.account_id)
-            .bind::<Text, _>(send.token_key)
-            .bind::<SqlUuid, _>(send.job_id)
-            .bind::<SmallInt, _>(send.attempt)
-            .bind::<Text, _>(send.to_wxid)
-            .bind::<Text, _>(send.message_kind)
-            .cached()
-            .execute(conn)
-            .await?;
-        return Ok(written == 1);
-    };
-    let begun = sql_query(BEGIN_MESSAGE)
+    if let Some(message) = &send.message {
+        return outgoing::begin(conn, send, message).await;
+    }
+    let written = sql_query(BEGIN)
         .bind::<SqlUuid, _>(send.id)
         .bind::<SqlUuid, _>(send.organization_id)
         .bind::<SqlUuid, _>(send.account_id)
@@ -287,63 +237,10 @@ pub async fn begin(conn: &mut Conn, send: &NewSend<'_>) -> Result<bool> {
         .bind::<SmallInt, _>(send.attempt)
         .bind::<Text, _>(send.to_wxid)
         .bind::<Text, _>(send.message_kind)
-        .bind::<Bool, _>(message.heeds_opt_outs)
-        .bind::<SqlUuid, _>(Uuid::now_v7())
-        .bind::<Text, _>(message.origin)
-        .bind::<Text, _>(message.text)
-        .bind::<Nullable<Jsonb>, _>(message.content)
-        .bind::<Text, _>(message.sender_wxid)
-        .bind::<Nullable<SqlUuid>, _>(message.turn_id)
-        .bind::<Nullable<SqlUuid>, _>(message.user_id)
         .cached()
-        .get_result::<Begun>(conn)
-        .await
-        .optional()?;
-    match begun {
-        None => Ok(false),
-        Some(Begun { conversation_id: Some(_) }) => Ok(true),
-        Some(Begun { conversation_id: None }) => {
-            begin_chat(conn, send, message).await?;
-            Ok(true)
-        }
-    }
-}
-
-/// Opens the conversation with a recipient to whom nothing was ever written, and puts the message into it.
-async fn begin_chat(conn: &mut Conn, send: &NewSend<'_>, message: &Outgoing<'_>) -> Result<()> {
-    let chat = NewChat {
-        organization_id: send.organization_id,
-        account_id: send.account_id,
-        peer_wxid: send.to_wxid,
-        contact_kind: message.contact_kind,
-        kind: message.chat_kind,
-    };
-    let conversation = conversations::open(conn, chat).await?;
-    sql_query(
-        "WITH written AS ( \
-             INSERT INTO messages (id, organization_id, account_id, conversation_id, direction, origin, kind, text, \
-                 content, sender_wxid, send_id, job_id, turn_id, user_id) \
-             VALUES ($1, $2, $3, $4, 'out', $5, $6, $7, $8, $9, $10, $11, $12, $13) \
-         ) \
-         UPDATE conversations SET last_message_at = GREATEST(last_message_at, clock_timestamp()) WHERE id = $4",
-    )
-    .bind::<SqlUuid, _>(Uuid::now_v7())
-    .bind::<SqlUuid, _>(send.organization_id)
-    .bind::<SqlUuid, _>(send.account_id)
-    .bind::<SqlUuid, _>(conversation)
-    .bind::<Text, _>(message.origin)
-    .bind::<Text, _>(send.message_kind)
-    .bind::<Text, _>(message.text)
-    .bind::<Nullable<Jsonb>, _>(message.content)
-    .bind::<Text, _>(message.sender_wxid)
-    .bind::<SqlUuid, _>(send.id)
-    .bind::<SqlUuid, _>(send.job_id)
-    .bind::<Nullable<SqlUuid>, _>(message.turn_id)
-    .bind::<Nullable<SqlUuid>, _>(message.user_id)
-    .cached()
-    .execute(conn)
-    .await?;
-    Ok(())
+        .execute(conn)
+        .await?;
+    Ok(written == 1)
 }
 
 /// Withdraws a record that stands at `sending` although its call was never made.

@@ -51,6 +51,7 @@ diesel::table! {
         started_at -> Timestamptz,
         finished_at -> Nullable<Timestamptz>,
         points -> Nullable<Numeric>,
+        looked_up_at -> Nullable<Timestamptz>,
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{Array, Bool, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, Bool, Integer, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
@@ -179,6 +179,30 @@ pub async fn set_state(
     .execute(conn)
     .await?;
     Ok(changed == 1)
+}
+
+/// Drops a turn and gives its messages to another, which is about to be made. Returns how many there were.
+pub async fn absorb(conn: &mut Conn, id: Uuid, by: Uuid, reason: &str) -> Result<i32> {
+    let moved: Absorbed = sql_query(
+        "WITH moved AS ( \
+             UPDATE messages SET turn_id = $2 WHERE turn_id = $1 AND direction = 'in' RETURNING id, recalled_at \
+         ), dropped AS ( \
+             UPDATE turns SET state = 'dropped', reason = $3, messages = 0, closed_at = clock_timestamp() WHERE id = $1 \
+         ) \
+         SELECT count(*)::integer AS messages FROM moved WHERE recalled_at IS NULL",
+    )
+    .bind::<SqlUuid, _>(id)
+    .bind::<SqlUuid, _>(by)
+    .bind::<Text, _>(reason)
+    .get_result(conn)
+    .await?;
+    Ok(moved.messages)
+}
+
+#[derive(QueryableByName)]
+struct Absorbed {
+    #[diesel(sql_type = Integer)]
+    messages: i32,
 }
 
 /// Drops the turns of a conversation that are not answered yet; of one sender, or of all. Drafts are superseded.

@@ -46,6 +46,9 @@ const KILL_EVERY: Duration = secs(5);
 /// the machine. The slot of the lost call itself counts from six seconds after its beginning.
 const REST: Duration = secs(7);
 
+/// Whom the accounts wrote to in the minute before.
+const BEFORE: &str = "wxid_before";
+
 const KILLS: &str = "a worker killed every 5 s";
 
 /// So many accounts of one limit.
@@ -140,17 +143,32 @@ impl Field {
         Field { platform, limits }
     }
 
-    /// Lets the accounts begin, each at a moment of its own.
+    /// Lets the accounts begin.
     ///
-    /// An account sends a whole minute's messages as soon as it may, and so again a minute later. If a thousand began at
-    /// once, the first minutes would show how many messages this machine can send in a second, and not the limiter.
+    /// In the long form each has been at its limit for a minute: its slots come open one after the other. An account whose slots
+    /// are all open sends a minute's messages as fast as its lane can, some 40 a second, and must then be as fast again a minute
+    /// later: that shows the machine, and what is lost by it is lost once. The short form begins like that, since it has no
+    /// minute to spare, and each account at a moment of its own.
     async fn begin(&self) {
-        let spread_ms = if chaos::long() { 60_000 } else { 8_000 };
-        let mut conn = self.platform.db.conn().await.expect("a connection");
+        let before = format!(
+            "INSERT INTO sends (id, organization_id, account_id, token_key, job_id, attempt, to_wxid, message_kind, state, \
+                 started_at, finished_at, window_at) \
+             SELECT gen_random_uuid(), a.organization_id, a.id, a.token_key, gen_random_uuid(), 1, '{BEFORE}', 'text', 'sent', \
+                 t.at, t.at, t.at \
+             FROM (SELECT id, organization_id, token_key, messages_per_minute AS most, random() AS phase \
+                     FROM wechat_accounts) a \
+                 CROSS JOIN LATERAL generate_series(0, a.most - 1) n \
+                 CROSS JOIN LATERAL (SELECT now() - interval '60 seconds' * (1 - (n + a.phase) / a.most) AS at) t"
+        );
+        let spread_ms = if chaos::long() { 0 } else { 8_000 };
         let begin = format!(
             "WITH resumed AS (DELETE FROM queue_pauses) UPDATE lanes SET runnable_at = clock_timestamp() + \
              random() * {spread_ms} * interval '1 millisecond'"
         );
+        let mut conn = self.platform.db.conn().await.expect("a connection");
+        if chaos::long() {
+            conn.batch_execute(&before).await.expect("the minute before");
+        }
         conn.batch_execute(&begin).await.expect("the accounts begin");
     }
 
@@ -191,6 +209,8 @@ impl Field {
                 arrived.entry(arrival.message.app_id).or_default().push(arrival.at_us);
             }
         }
+        let forget = format!("DELETE FROM sends WHERE to_wxid = '{BEFORE}'");
+        self.platform.db.conn().await.expect("a connection").batch_execute(&forget).await.expect("forgotten");
         self.platform.assert_sound().await;
         let accounts = self.limits.iter().map(|(app_id, limit)| {
             let times = arrived.remove(app_id).unwrap_or_default();

@@ -2,6 +2,9 @@
 //! to do.
 
 mod asking;
+mod endings;
+mod late;
+mod pictures;
 mod scene;
 
 use std::time::Duration;
@@ -325,7 +328,8 @@ async fn a_turn_whose_job_died_goes_to_a_person() {
     scene
         .book
         .run(&format!(
-            "INSERT INTO job_endings (job_id, organization_id, state) VALUES ('{job}', '{organization}', 'dead')"
+            "UPDATE jobs SET final_state = 'dead', finalized_at = now() WHERE id = '{job}';
+             INSERT INTO job_endings (job_id, organization_id, state) VALUES ('{job}', '{organization}', 'dead')"
         ))
         .await;
     overdue::pass(&scene.book.db).await.expect("a pass");

@@ -3,6 +3,7 @@
 //! It dies by `abort` in the middle of its traffic, is started again, and everything that was asked for must end as its
 //! semantics promise. Start reading at [`steps`], the list.
 
+mod dialogue;
 mod document;
 mod kind;
 mod steps;
@@ -44,6 +45,8 @@ const ONLY: &str = "ENTROPY_CRASH_STEP";
 struct Case {
     step: &'static Step,
     delivery: Delivery,
+    /// What is under way is what customers wrote, and its answers.
+    dialogue: bool,
 }
 
 /// What a case has shown.
@@ -54,21 +57,26 @@ struct Survived {
 }
 
 fn cases() -> Vec<Case> {
-    let of = |step| DELIVERIES.map(|delivery| Case { step, delivery });
+    let of = |step: &'static Step| {
+        let plain = DELIVERIES.map(|delivery| Case { step, delivery, dialogue: step.is_of_a_dialogue() });
+        let answer = Case { step, delivery: Delivery::OnceOrAsk, dialogue: true };
+        plain.into_iter().chain(step.is_of_an_answer().then_some(answer))
+    };
     let mut cases: Vec<Case> = STEPS.iter().flat_map(of).collect();
     cases.retain(|case| case.step.after(case.delivery) != After::NotHere);
     if let Ok(only) = std::env::var(ONLY) {
         cases.retain(|case| case.step.name == only);
         assert!(!cases.is_empty(), "{ONLY}: {only} is no step");
     }
-    // The longest first: those in which two leases have to run out.
-    cases.sort_by_key(|case| case.step.rescues(case.delivery).is_none());
+    // The longest first: those in which several workers have to die.
+    cases.sort_by_key(|case| std::cmp::Reverse(case.step.rescues(case.delivery).len()));
     cases
 }
 
 impl std::fmt::Display for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} under {:?}", self.step.name, self.delivery)
+        let what = if self.dialogue { " of a dialogue" } else { "" };
+        write!(f, "{} under {:?}{what}", self.step.name, self.delivery)
     }
 }
 
@@ -118,7 +126,11 @@ fn table(survived: &[Survived], took: Duration) -> String {
     for one in survived {
         let [cases, deaths, jobs, open] = of.entry(one.case.delivery).or_default();
         *cases += 1;
-        *jobs += if one.case.step.role == Role::Scheduler { 1 } else { traffic::JOBS };
+        *jobs += match one.case.dialogue {
+            true => dialogue::CUSTOMERS,
+            false if one.case.step.role == Role::Scheduler => 1,
+            false => traffic::JOBS,
+        };
         *deaths += one.deaths;
         *open += one.open;
     }
@@ -138,22 +150,34 @@ fn table(survived: &[Survived], took: Duration) -> String {
 
 /// Lets a process die in a case, and everything end. Panics if it does not end well.
 async fn survive(case: Case) -> Survived {
-    let Case { step, delivery } = case;
+    let Case { step, delivery, dialogue } = case;
     // Small pools: the platforms share one Postgres.
     let mut platform = Platform::with().workers(0).env("DATABASE_POOL_SIZE", "4").start().await;
     let (deaths, open) = match step.name {
         "control.cancelled" => (1, cancel(&mut platform, step).await),
         "control.paused" => (1, pause(&mut platform, step).await),
         _ if step.role == Role::Scheduler => (1, tick(&mut platform, step).await),
-        _ => carry_out(&mut platform, step, delivery).await,
+        _ => {
+            let mut traffic = match dialogue {
+                // The one customer's job has to die twice.
+                true if step.name.starts_with("overdue.") => Traffic::prepare_dialogue(&platform, 1).await,
+                true => Traffic::prepare_dialogue(&platform, dialogue::CUSTOMERS).await,
+                false => Traffic::prepare(&platform, delivery).await,
+            };
+            carry_out(&mut platform, &mut traffic, step, delivery).await
+        }
     };
     assert!(step.after(delivery).allows(open), "{case}: {open} jobs ended open");
     Survived { case, deaths, open }
 }
 
 /// Enqueues the jobs of a case while its process dies and comes back. Returns how many died, and how many jobs are open.
-async fn carry_out(platform: &mut Platform, step: &Step, delivery: Delivery) -> (usize, usize) {
-    let mut traffic = Traffic::prepare(platform, delivery).await;
+async fn carry_out(
+    platform: &mut Platform,
+    traffic: &mut Traffic,
+    step: &Step,
+    delivery: Delivery,
+) -> (usize, usize) {
     if step.role == Role::Api {
         start(platform, Role::Worker, delivery, None);
         platform.ready().await;

@@ -186,6 +186,35 @@ async fn a_takeover_while_the_model_writes_means_that_the_model_says_nothing_mor
 /// How long it may take from the model's last byte to the call of GeWe, at p99, on an idle machine.
 const PROMPT: Duration = Duration::from_millis(60);
 
+/// How long after the end of the quiet a turn may begin, at p99, on an idle machine.
+const LATE: Duration = Duration::from_millis(250);
+
+/// Half and nearly all of what a statement selects as `took`, an interval.
+async fn spread(scene: &Scene, from: &str) -> (Duration, Duration) {
+    let at = async |share: &str| {
+        let statement = format!(
+            "SELECT (extract(epoch FROM percentile_disc({share}) WITHIN GROUP (ORDER BY took)) * 1000000)::bigint AS n \
+             FROM (SELECT {from}) AS each"
+        );
+        Duration::from_micros(scene.here.number(&statement).await.unsigned_abs())
+    };
+    (at("0.5").await, at("0.99").await)
+}
+
+/// From the claim of a send to the statement that lets it begin: the gate, for one origin of messages.
+async fn gate(scene: &Scene, origin: &str) -> (Duration, Duration) {
+    let organization = scene.admin.organization;
+    spread(
+        scene,
+        &format!(
+            "s.started_at - a.started_at AS took FROM messages m JOIN sends s ON s.id = m.send_id \
+             JOIN attempts a ON a.job_id = s.job_id AND a.attempt = s.attempt \
+             WHERE m.organization_id = '{organization}' AND m.origin = '{origin}'"
+        ),
+    )
+    .await
+}
+
 #[tokio::test]
 async fn an_answer_reaches_the_phone_right_after_the_models_last_byte() {
     let scene = Scene::set(50).await;
@@ -215,4 +244,32 @@ async fn an_answer_reaches_the_phone_right_after_the_models_last_byte() {
     // Other tests run beside the short form.
     let bound = if chaos::long() { PROMPT } else { secs(5) };
     assert!(p99 <= bound, "p99 {p99:?}");
+
+    let begun = format!(
+        "r.started_at - t.flush_at AS took FROM turns t JOIN ai_runs r ON r.turn_id = t.id AND r.run = t.run \
+         WHERE t.organization_id = '{}'",
+        scene.admin.organization
+    );
+    let early = format!("SELECT count(*) AS n FROM (SELECT {begun}) AS each WHERE took < interval '0'");
+    assert_eq!(scene.here.number(&early).await, 0, "no turn begins before its quiet has passed");
+    let (p50, late) = spread(&scene, &begun).await;
+    chaos::report(&format!(
+        "answers: {turns} turns, from the end of the quiet to the call of the model p50 {p50:.1?}, p99 {late:.1?}\n"
+    ));
+
+    // What the gate asks for the words of a machine beside what it asks for those of a person: of another account, so
+    // that the limits of the first hold nobody up.
+    let person = scene.admin.account(600, 0).await;
+    for text in 0..turns {
+        let job = scene.admin.text(&person, CUSTOMER, &format!("第{text}句"), "interactive").await;
+        scene.here.ended(&scene.admin, job).await;
+    }
+    let ((ai, ai_p99), (person, person_p99)) = (gate(&scene, "ai").await, gate(&scene, "person").await);
+    chaos::report(&format!(
+        "answers: from the claim through the gate, {turns} of a model p50 {ai:.1?}, p99 {ai_p99:.1?}; \
+         {turns} of a person p50 {person:.1?}, p99 {person_p99:.1?}; the model's cost {:.1?} more\n",
+        ai.saturating_sub(person)
+    ));
+    let bound = if chaos::long() { LATE } else { secs(5) };
+    assert!(late <= bound, "p99 {late:?}");
 }

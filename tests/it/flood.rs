@@ -197,18 +197,26 @@ async fn a_flood_of_callbacks_is_stored_once_and_answered_once_while_everything_
         JOIN mode_changes c ON c.conversation_id = m.conversation_id AND c.mode = 'human' \
         WHERE m.origin = 'ai' AND s.started_at > c.changed_at";
     assert_eq!(scene.number(over_a_person).await, 0, "nobody is answered after a takeover");
-    let unexplained =
-        "SELECT count(*) AS n FROM turns WHERE state = 'dropped' AND reason IS DISTINCT FROM 'taken_over'";
-    assert_eq!(scene.number(unexplained).await, 0, "what is dropped was taken over");
+    // `job_ended`: its jobs died, and its messages were asked in the sender's next turn.
+    for (reasons, most) in [("'taken_over', 'job_ended'", 0), ("'taken_over'", given_up_at_most(workers))] {
+        let others = format!(
+            "SELECT count(*) AS n FROM turns WHERE state = 'dropped' AND COALESCE(reason, '') NOT IN ({reasons})"
+        );
+        let others = scene.number(&others).await;
+        assert!(others <= most, "{others} turns were dropped for other reasons than {reasons}");
+    }
     let exhausted =
         "SELECT count(*) AS n FROM turns WHERE state = 'handed_off' AND reason = 'budget_exhausted'";
     let exhausted = scene.number(exhausted).await;
     assert!(exhausted > 0, "the small budget is used up");
     let given_up = handed_off - exhausted;
-    let struck = i64::try_from(workers).expect("a number");
-    assert!(given_up <= struck, "{given_up} turns were given up under {struck} deaths");
+    let most = given_up_at_most(workers);
+    assert!(given_up <= most, "{given_up} turns were given up under {workers} deaths");
     assert!(answered > 0 && (dropped > 0 || taken == 0), "{answered} answered, {dropped} dropped");
     assert_eq!(scene.number("SELECT count(*) AS n FROM budget_reservations").await, 0, "all is settled");
+    let called = "SELECT count(*) AS n FROM ai_runs WHERE state = 'calling'";
+    assert_eq!(scene.number(called).await, 0, "and every call of the model has an end");
+    scene.platform.assert_sound().await;
     chaos::report(&format!(
         "flood: {messages} messages to {} accounts in {} deliveries, p50 {} ms, p99 {} ms; {workers} workers and {redis} \
          Redis killed; {answered} turns answered, {dropped} dropped after {taken} takeovers, {exhausted} handed off for a \
@@ -216,6 +224,11 @@ async fn a_flood_of_callbacks_is_stored_once_and_answered_once_while_everything_
          the budgets\n",
         shape.accounts, progress["deliveries"], progress["ms"]["p50"], progress["ms"]["p99"],
     ));
+}
+
+/// Turns whose jobs may have died too often, under so many deaths of workers.
+fn given_up_at_most(workers: usize) -> i64 {
+    i64::try_from(workers).expect("a number")
 }
 
 /// A person takes over every so many conversations, whatever is going on in them. Returns how many.

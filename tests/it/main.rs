@@ -38,6 +38,7 @@ mod soak;
 mod stores;
 mod storm;
 mod system;
+mod takeover;
 mod traffic;
 mod upgrade;
 mod waiting;

@@ -96,6 +96,36 @@ async fn messages_are_found_by_what_they_say_and_only_those_of_the_organisation(
     let in_chat = format!("q=多少&conversation_id={}", first.conversation);
     assert_eq!(texts(&admin, &in_chat).await, ["多少钱", "多少钱一套？"]);
 
+    // What we sent stands as it does in the conversation.
+    let (send, account, conversation) = (Uuid::now_v7(), first.account, first.conversation);
+    let mut conn = platform.db.conn().await.expect("a connection");
+    conn.batch_execute(&format!(
+        "INSERT INTO sends (id, organization_id, account_id, token_key, job_id, attempt, to_wxid, message_kind, state, \
+             new_msg_id, started_at, window_at) \
+         VALUES ('{send}', '{o}', '{account}', 'install', '{send}', 1, 'wxid_1', 'text', 'unknown', '123', now(), now()); \
+         INSERT INTO messages (id, organization_id, account_id, conversation_id, direction, origin, kind, text, \
+             sender_wxid, send_id) \
+         VALUES ('{send}', '{o}', '{account}', '{conversation}', 'out', 'ai', 'text', '每套一百元', 'wxid_a', '{send}'); \
+         INSERT INTO messages (id, organization_id, account_id, conversation_id, direction, origin, kind, text, \
+             sender_wxid) \
+         VALUES ('{}', '{o}', '{account}', '{conversation}', 'out', 'phone', 'text', '每套九十元', 'wxid_a')",
+        Uuid::now_v7(),
+        o = admin.organization,
+    ))
+    .await
+    .expect("a message");
+    drop(conn);
+    let path = format!("/conversations/{conversation}/messages");
+    for (text, status) in [("每套一百元", "unknown"), ("每套九十元", "sent"), ("价格_表", "received")]
+    {
+        let found = admin.get(&format!("/messages/search?q={text}")).await.expect(200);
+        assert_eq!(found["items"][0]["status"], status, "{found}");
+        let listed = admin.all(&path).await;
+        let same = listed.iter().find(|message| message["text"] == text).expect("in the conversation");
+        assert_eq!(same["status"], status);
+        assert_eq!(same["new_msg_id"], found["items"][0]["new_msg_id"]);
+    }
+
     for wrong in ["q=", "q=%20", "q=%00", "q=a%0Ab", &format!("q={}", "长".repeat(201))] {
         assert_eq!(
             admin.get(&format!("/messages/search?{wrong}")).await.problem(400),

@@ -1,6 +1,7 @@
 //! What becomes of a job whose attempt was lost: the process died under it, or it was cut off.
 
 use entropy_jobs::backoff::backoff;
+use entropy_jobs::conversation::unsaid::{self, Why};
 use entropy_jobs::gate;
 use entropy_jobs::job::Failure;
 use entropy_jobs::lifecycle::{
@@ -120,11 +121,16 @@ pub(crate) async fn settle(
                 ..base
             }
         }
-        AfterLoss::Dropped => Finish {
-            becomes: Becomes::Final("completed"),
-            result: Some(json!({ "send_status": "unknown", "new_msg_id": null })),
-            ..base
-        },
+        AfterLoss::Dropped => {
+            if let Some(id) = lost.send_id {
+                unsaid::tell(conn, id, Why::Unknown).await?;
+            }
+            Finish {
+                becomes: Becomes::Final("completed"),
+                result: Some(json!({ "send_status": "unknown", "new_msg_id": null })),
+                ..base
+            }
+        }
         AfterLoss::Dead(reason) => Finish {
             becomes: Becomes::Final("dead"),
             result: (reason == LossReason::OutcomeUnknown)

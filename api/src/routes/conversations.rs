@@ -127,7 +127,7 @@ struct MessageView {
     /// The person who asked for it.
     user_id: Option<Uuid>,
     recalled_at: Option<DateTime<Utc>>,
-    /// `waiting`, `stored`, `refused` or `gone`; null: it has no media.
+    /// `waiting`, `stored`, `refused`, `gone` or `pruned` (kept for its time, then deleted); null: it has no media.
     media_state: Option<String>,
     created_at: DateTime<Utc>,
 }

@@ -106,6 +106,8 @@ pub(super) struct CostTallyRequest {
     input_tokens: i64,
     /// Tokens written.
     output_tokens: i64,
+    /// Of the tokens read, those that came out of a cache: they are priced as such. None if not given.
+    cached_input_tokens: Option<i64>,
     /// When it was run: the price of that moment counts. Now if not given.
     occurred_at: Option<DateTime<Utc>>,
 }
@@ -289,6 +291,11 @@ impl Making<'_> {
                 problems.push(FieldProblem::new(path, "out_of_range", "must lie between 0 and 10^12"));
             }
         }
+        let cached_input_tokens = request.cached_input_tokens.unwrap_or_default();
+        if !(0..=request.input_tokens.max(0)).contains(&cached_input_tokens) {
+            let message = "must lie between 0 and input_tokens, of which they are a part";
+            problems.push(FieldProblem::new("cached_input_tokens", "out_of_range", message));
+        }
         let now = self.now;
         let known_times = DateTime::UNIX_EPOCH..now + TimeDelta::days(1);
         if request.occurred_at.is_some_and(|at| !known_times.contains(&at)) {
@@ -304,6 +311,7 @@ impl Making<'_> {
             model: request.model.0,
             input_tokens: request.input_tokens,
             output_tokens: request.output_tokens,
+            cached_input_tokens,
             occurred_at: request.occurred_at,
         };
         let idempotency = key.map(|key| {

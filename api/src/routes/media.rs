@@ -37,7 +37,7 @@ impl MessageMedia {
     /// Makes a link to a message's picture, voice, video or file
     ///
     /// Needs the role agent, as reading texts does. The link is good for ten minutes, for whoever has it. 409 while the
-    /// medium is still being downloaded, 410 if it was refused or is gone.
+    /// medium is still being downloaded, 410 if it was refused, is gone, or was kept for its time and deleted.
     #[oai(path = "/messages/:id/media", method = "get", operation_id = "get_message_media")]
     async fn link(
         &self,
@@ -65,6 +65,7 @@ impl MessageMedia {
                 let detail = "The medium is not kept: it is too long, not what its message says, or a program or page.";
                 return Err(ApiError::gone("media_refused", detail));
             }
+            Some("pruned") => return Err(crate::media::pruned()),
             _ => {
                 let detail = "The medium could not be downloaded before WeChat let go of it.";
                 return Err(ApiError::gone("media_gone", detail));

@@ -35,6 +35,8 @@ struct FoundMessageView {
     kind: String,
     text: String,
     sender_wxid: String,
+    /// `received`, `sending`, `sent`, `failed` or `unknown`, as in the conversation; null: its send is too old to be known.
+    status: Option<String>,
     /// The provider's id, as a string.
     new_msg_id: Option<String>,
     created_at: DateTime<Utc>,
@@ -120,6 +122,7 @@ fn view(found: Found) -> FoundMessageView {
         kind: found.kind,
         text: found.text,
         sender_wxid: found.sender_wxid,
+        status: found.status,
         new_msg_id: found.new_msg_id,
         created_at: found.created_at,
     }

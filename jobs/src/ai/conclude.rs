@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::breaker;
 use super::deliver::{Delivery, deliver_at_once};
 use super::port::{AiError, Answer, ErrorClass};
-use super::prepare::{MAX_MISSES, hand_off, missed, newer_message, snooze, taken_over};
+use super::prepare::{MAX_MISSES, cancel, hand_off, missed, newer_message, snooze, taken_over};
 use super::text;
 use super::usage;
 use super::words::Action;
@@ -26,6 +26,7 @@ use crate::job::{Done, JobError};
 use crate::kinds::ai_reply::done;
 use crate::services::Context;
 use crate::spending;
+use crate::step;
 
 /// How long a customer waits while calls do not get through, before a person is asked.
 const PATIENCE: TimeDelta = TimeDelta::minutes(2);
@@ -79,7 +80,14 @@ impl Standing {
 /// Concludes a run that brought an answer.
 pub(crate) async fn answered(ctx: &Context, run: &Run, answer: Answer) -> Result<Ended, JobError> {
     let mut conn = ctx.conn().await?;
-    let ended = conn.transaction(async |conn| answered_within(conn, ctx, run, &answer).await).await?;
+    let ended = conn
+        .transaction(async |conn| {
+            let ended = answered_within(conn, ctx, run, &answer).await?;
+            step!("reply.enqueued");
+            Ok::<_, Error>(ended)
+        })
+        .await?;
+    step!("reply.concluded");
     Ok(ended)
 }
 
@@ -96,11 +104,14 @@ async fn answered_within(conn: &mut Conn, ctx: &Context, run: &Run, answer: &Ans
     };
     let verdict = match (unwanted, &settings, &facts) {
         (Some(Unwanted::Superseded), ..) => Verdict::Superseded,
+        (Some(Unwanted::Dropped), ..) => Verdict::Dropped,
         (None, Some(chosen), Some(facts)) if chosen.enabled && !facts.opted_out && !facts.suppressed => {
             let words = ctx.services.words.of(conn, run.organization_id).await?;
             judge(answer, chosen, &words)
         }
-        _ => Verdict::Dropped,
+        (None, _, Some(facts)) if facts.opted_out => Verdict::Off("opted_out"),
+        (None, _, Some(facts)) if facts.suppressed => Verdict::Off("suppressed"),
+        (None, ..) => Verdict::Off("ai_disabled"),
     };
     let points = usage::points(&answer.nodes);
     let failed = matches!(verdict, Verdict::Failed);
@@ -126,6 +137,7 @@ async fn answered_within(conn: &mut Conn, ctx: &Context, run: &Run, answer: &Ans
     };
     // The rows of budgets are shared by all conversations: after the breakers, before the alerts.
     spending::book_run(conn, &spent(run), &usage::lines(&answer.nodes)).await?;
+    step!("reply.booked");
     let ended = match (verdict, standing, settings, facts) {
         (Verdict::Say { text, masked }, Some(standing), Some(_), Some(facts)) => {
             let Delivered { ids, cut } = {
@@ -145,6 +157,10 @@ async fn answered_within(conn: &mut Conn, ctx: &Context, run: &Run, answer: &Ans
         }
         (Verdict::Failed, ..) => again_or_hand_off(conn, run).await?,
         (Verdict::Superseded, ..) => Ended::Over(Err(newer_message())),
+        (Verdict::Off(code), ..) => {
+            replies::set_turn(conn, run.turn_id, "dropped", Some(code)).await?;
+            Ended::Over(Err(cancel(code, "no machine is to answer this customer any more")))
+        }
         _ => Ended::Over(Err(taken_over())),
     };
     if let Some(opened) = opened {
@@ -159,12 +175,25 @@ async fn answered_within(conn: &mut Conn, ctx: &Context, run: &Run, answer: &Ans
 /// What is made of an answer that is still wanted.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    Say { text: String, masked: bool },
-    Draft { text: String, reason: &'static str, word_ids: Vec<Uuid> },
-    HandOff { reason: &'static str, note: &'static str },
+    Say {
+        text: String,
+        masked: bool,
+    },
+    Draft {
+        text: String,
+        reason: &'static str,
+        word_ids: Vec<Uuid>,
+    },
+    HandOff {
+        reason: &'static str,
+        note: &'static str,
+    },
     Failed,
     Superseded,
+    /// A person took over.
     Dropped,
+    /// No machine answers any more, as this word says; the turn still waits.
+    Off(&'static str),
 }
 
 impl Verdict {
@@ -176,7 +205,7 @@ impl Verdict {
             Verdict::HandOff { .. } => Some("handed_off"),
             Verdict::Failed => None,
             Verdict::Superseded => Some("superseded"),
-            Verdict::Dropped => Some("dropped"),
+            Verdict::Dropped | Verdict::Off(_) => Some("dropped"),
         }
     }
 }
@@ -385,6 +414,15 @@ pub(crate) async fn lost(ctx: &Context, run: &Run) -> Result<Ended, JobError> {
     Ok(ended)
 }
 
+/// Writes the end of a run whose job has ended without one: it may have run, and nobody will look for its answer.
+pub(super) async fn given_up(conn: &mut Conn, run: &Run) -> Result<(), Error> {
+    let end = RunEnd { state: "unknown", outcome: Some("dropped"), ..RunEnd::default() };
+    if ai_runs::end(conn, run.id, &end).await? {
+        estimate(conn, run).await?;
+    }
+    Ok(())
+}
+
 /// Books what was reserved: nobody knows better.
 async fn estimate(conn: &mut Conn, run: &Run) -> Result<(), Error> {
     let workflow = settings::workflow(conn, run.organization_id, run.workflow_id).await?;
@@ -427,7 +465,8 @@ async fn wait_or_hand_off(
     Ok(Ended::Over(hand_off(conn, run.organization_id, run.conversation_id, "ai_unreachable", note).await?))
 }
 
-fn spent(run: &Run) -> spending::Run {
+/// Says whose run it was, for the ledger.
+pub(super) fn spent(run: &Run) -> spending::Run {
     spending::Run {
         run_id: run.id,
         organization_id: run.organization_id,

@@ -111,6 +111,7 @@ fn send(delivery: &Delivery<'_>, answered_at: Option<DateTime<Utc>>, place: usiz
             turn_id: delivery.turn_id,
             run: delivery.run,
             epoch: delivery.epoch,
+            part: u8::try_from(place).unwrap_or(u8::MAX),
             // The messages after the first wait for the account's limits, which says nothing about us.
             answered_at: answered_at.filter(|_| place == 0),
         }),

@@ -2,6 +2,7 @@
 //!
 //! [`ai_reply`](crate::kinds::ai_reply) is where they are put together: `prepare`, call, `conclude`.
 
+pub(crate) mod attachments;
 pub mod breaker;
 pub(crate) mod conclude;
 pub mod deliver;

@@ -1,9 +1,13 @@
-//! Answers for which nobody came: drafts whose time has passed, and turns whose job died. People are asked instead.
+//! Answers for which nobody came: drafts whose time has passed, turns whose job or whose messages have ended without an
+//! answer, and calls of the model whose end nobody has written. People are asked instead, and every call is booked.
 
 use diesel_async::AsyncConnection;
+use entropy_schema::abandoned::{self, Turn};
 use entropy_schema::{Conn, Db, Error, drafts, replies};
 
+use super::conclude;
 use super::prepare::hand_off;
+use crate::step;
 
 /// Rows that one pass looks at.
 const BATCH: i64 = 100;
@@ -29,26 +33,47 @@ pub async fn pass(db: &Db) -> entropy_schema::Result<()> {
         })
         .await?;
     }
-    for turn in replies::abandoned(&mut conn, BATCH).await? {
-        conn.transaction(async |conn| abandoned(conn, &turn).await).await?;
+    for run in abandoned::runs(&mut conn, BATCH).await? {
+        conn.transaction(async |conn| conclude::given_up(conn, &run).await).await?;
+    }
+    for turn in abandoned::turns(&mut conn, BATCH).await? {
+        conn.transaction(async |conn| {
+            end(conn, &turn).await?;
+            step!("overdue.written");
+            Ok::<_, Error>(())
+        })
+        .await?;
+        step!("overdue.committed");
     }
     Ok(())
 }
 
-async fn abandoned(conn: &mut Conn, found: &replies::Abandoned) -> Result<(), Error> {
+/// Ends a turn that waits in vain: what was called off is dropped, about everything else a person is asked.
+async fn end(conn: &mut Conn, found: &Turn) -> Result<(), Error> {
     let (organization, conversation) = (found.organization_id, found.conversation_id);
     let chat = replies::lock_chat(conn, organization, conversation).await?;
-    let turn = replies::lock_turn(conn, organization, conversation, found.turn_id).await?;
-    let waits =
-        turn.is_some_and(|turn| turn.run == found.run && matches!(turn.state.as_str(), "open" | "replying"));
-    if chat.is_some() && waits {
-        let note = "the job that was to answer died; a person should answer this customer";
-        let _ = hand_off(conn, organization, conversation, "answer_failed", note).await?;
-        // Where people answer already, handing off closes nothing.
+    let waits = async |conn: &mut Conn| -> Result<bool, Error> {
         let turn = replies::lock_turn(conn, organization, conversation, found.turn_id).await?;
-        if turn.is_some_and(|turn| matches!(turn.state.as_str(), "open" | "replying")) {
-            replies::set_turn(conn, found.turn_id, "dropped", Some("answer_failed")).await?;
-        }
+        Ok(turn.is_some_and(|turn| {
+            turn.run == found.run && turn.state == found.state && turn.job_id == found.job_id
+        }))
+    };
+    if chat.is_none() || !waits(conn).await? {
+        return Ok(());
+    }
+    match found.called_off.as_deref() {
+        // Its time passed before it could be sent: nobody wanted that.
+        None | Some("expired") => {}
+        Some(code) => return replies::set_turn(conn, found.turn_id, "dropped", Some(code)).await,
+    }
+    let note = match found.state.as_str() {
+        "answering" => "the answer could not be sent in time; a person should answer this customer",
+        _ => "the job that was to answer died; a person should answer this customer",
+    };
+    let _ = hand_off(conn, organization, conversation, "answer_failed", note).await?;
+    // Where people answer already, handing off closes nothing.
+    if waits(conn).await? {
+        replies::set_turn(conn, found.turn_id, "dropped", Some("answer_failed")).await?;
     }
     Ok(())
 }

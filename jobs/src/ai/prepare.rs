@@ -3,26 +3,29 @@
 //! One transaction, which ends with a run at `calling`. Everything that speaks against it is looked at here, and once more
 //! when the answer has come ([`conclude`](super::conclude)), and by the gate before each message.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use diesel_async::AsyncConnection;
 use entropy_schema::ai_runs::{self, NewRun, Run};
-use entropy_schema::replies::{self, Chat, Facts, Turn};
+use entropy_schema::replies::{self, Chat, Facts, Said, Turn};
 use entropy_schema::settings::{self, AccountAi, Workflow};
 use entropy_schema::{Conn, Error};
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::attachments::{self, Attached};
 use super::breaker;
 use super::history::{Question, question};
-use super::port::{App, Ask};
+use super::port::{App, Ask, Part};
 use crate::conversation::mode;
 use crate::job::{Done, Failure, JobError, Scope, Snooze};
 use crate::kinds::ai_reply::{AiReply, Asked, done};
 use crate::services::Context;
 use crate::spending::{self, Reserved, Spender};
+use crate::step;
 
 /// How long a customer waits for a model that is not to be asked now, before a person is asked instead.
 const PATIENCE_CLOSED: TimeDelta = TimeDelta::seconds(60);
@@ -38,6 +41,13 @@ const MAX_CHAT_ID: usize = 240;
 
 /// Runs of one run of a turn that may go wrong, before a person is asked.
 pub(super) const MAX_MISSES: usize = 2;
+
+/// What became of an answer that was found after its run had been given up: nothing, and the run counts as one that went
+/// wrong.
+pub(super) const LATE: &str = "late";
+
+/// How long until it is looked again whether a picture has come.
+const LOOK_FOR_MEDIA: Duration = Duration::from_secs(1);
 
 /// What is kept of a reservation beside the time that a call may take: for what becomes of it.
 const SETTLED_WITHIN: Duration = Duration::from_secs(300);
@@ -65,7 +75,19 @@ pub(crate) struct Call {
 /// Looks at the record, and writes the run down that it allows.
 pub(crate) async fn prepare(ctx: &Context, job: &AiReply) -> Result<Prepared, JobError> {
     let mut conn = ctx.conn().await?;
-    Ok(conn.transaction(async |conn| within(conn, ctx, job).await).await?)
+    let prepared = conn
+        .transaction(async |conn| {
+            let prepared = within(conn, ctx, job).await?;
+            if let Prepared::Call(_) = prepared {
+                step!("reply.reserved");
+            }
+            Ok::<_, Error>(prepared)
+        })
+        .await?;
+    if let Prepared::Call(_) = prepared {
+        step!("reply.committed");
+    }
+    Ok(prepared)
 }
 
 async fn within(conn: &mut Conn, ctx: &Context, job: &AiReply) -> Result<Prepared, Error> {
@@ -77,11 +99,12 @@ async fn within(conn: &mut Conn, ctx: &Context, job: &AiReply) -> Result<Prepare
     let Some(turn) = the_turn(conn, ctx, job, &chat).await? else {
         return over(Err(cancel("turn_gone", "the turn is not on record any more")));
     };
+    step!("reply.locked");
     let runs = ai_runs::of_job(conn, turn.id, ctx.job_id).await?;
     match runs.last() {
         Some(run) if run.state == "calling" => return Ok(Prepared::LookUp(Box::new(run.clone()))),
         // The process died between the second transaction and the end of its attempt.
-        Some(Run { id, outcome: Some(outcome), .. }) => {
+        Some(Run { id, outcome: Some(outcome), .. }) if outcome != LATE => {
             return over(match outcome.as_str() {
                 "superseded" => Err(newer_message()),
                 "dropped" => Err(taken_over()),
@@ -118,6 +141,14 @@ async fn within(conn: &mut Conn, ctx: &Context, job: &AiReply) -> Result<Prepare
         let note = "the model failed twice; a person should answer this customer";
         return over(hand_off(conn, organization, job.conversation_id, "answer_failed", note).await?);
     }
+    let messages = asked_about(conn, ctx, job, &turn).await?;
+    let links = ctx.services.links.as_ref();
+    let patient = chat.now < turn.last_message_at + attachments::PATIENCE;
+    let attached = attachments::of(conn, organization, links, &messages, chat.now, patient).await?;
+    let Attached::Parts(attached) = attached else {
+        let note = "a picture or file of the customer is still being downloaded";
+        return over(Err(snooze(LOOK_FOR_MEDIA, "ai_media_waiting", note)));
+    };
     let closed = breaker::admit(conn, chat.account_id, &workflow.key_hash).await?;
     let busy = match closed {
         None => {
@@ -161,7 +192,18 @@ async fn within(conn: &mut Conn, ctx: &Context, job: &AiReply) -> Result<Prepare
         }
         return over(hand_off(conn, organization, job.conversation_id, code, note).await?);
     }
-    begin(conn, ctx, job, &Ready { chat, turn, facts, workflow }).await
+    begin(conn, ctx, job, &Ready { chat, turn, facts, workflow, messages, attached }).await
+}
+
+/// Returns what the question is about: the turn's messages, or else what the customer wrote last.
+async fn asked_about(conn: &mut Conn, ctx: &Context, job: &AiReply, turn: &Turn) -> Result<Vec<Said>, Error> {
+    let organization = ctx.organization_id;
+    let messages = replies::turn_messages(conn, organization, turn.id).await?;
+    if messages.is_empty() {
+        // Asked for by a person: what the customer wrote last is what is answered.
+        return replies::unanswered(conn, organization, job.conversation_id, &turn.sender_wxid).await;
+    }
+    Ok(messages)
 }
 
 /// What a call is made with.
@@ -170,11 +212,14 @@ struct Ready {
     turn: Turn,
     facts: Facts,
     workflow: Workflow,
+    messages: Vec<Said>,
+    /// The messages whose picture or file the provider can fetch.
+    attached: HashMap<Uuid, Part>,
 }
 
 /// Reserves, writes the run down, and puts the question together.
 async fn begin(conn: &mut Conn, ctx: &Context, job: &AiReply, ready: &Ready) -> Result<Prepared, Error> {
-    let Ready { chat, turn, facts, workflow } = ready;
+    let Ready { chat, turn, facts, workflow, messages, attached } = ready;
     let organization = ctx.organization_id;
     let Some(api_key) = open_key(ctx, workflow) else {
         let note =
@@ -183,22 +228,10 @@ async fn begin(conn: &mut Conn, ctx: &Context, job: &AiReply, ready: &Ready) -> 
             hand_off(conn, organization, job.conversation_id, "ai_key_unreadable", note).await?,
         ));
     };
-    let messages = match replies::turn_messages(conn, organization, turn.id).await? {
-        // Asked for by a person: what the customer wrote last is what is answered.
-        messages if messages.is_empty() => {
-            replies::unanswered(conn, organization, job.conversation_id, &turn.sender_wxid).await?
-        }
-        messages => messages,
-    };
     let meanwhile = replies::meanwhile(conn, organization, job.conversation_id, turn.id).await?;
     let asker = (chat.kind == "group").then_some(facts.name.as_str());
-    let asked = Question {
-        messages: &messages,
-        meanwhile: &meanwhile,
-        asker,
-        instruction: turn.instruction.as_deref(),
-    };
-    let Some(parts) = question(asked, |_| None) else {
+    let asked = Question { messages, meanwhile: &meanwhile, asker, instruction: turn.instruction.as_deref() };
+    let Some(parts) = question(asked, |said| attached.get(&said.id).cloned()) else {
         replies::set_turn(conn, turn.id, "dropped", Some("nothing_to_answer")).await?;
         return Ok(Prepared::Over(Err(cancel("nothing_to_answer", "what was written was taken back"))));
     };
@@ -327,6 +360,7 @@ fn wanted(
 /// Tells whether a run went wrong in a way that costs money, so that it is not repeated for long.
 pub(super) fn missed(run: &Run) -> bool {
     match run.state.as_str() {
+        _ if run.outcome.as_deref() == Some(LATE) => true,
         "unknown" => true,
         "failed" => matches!(run.error_class.as_deref(), Some("failed" | "ambiguous")),
         _ => false,

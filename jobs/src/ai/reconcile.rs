@@ -1,18 +1,25 @@
 //! A call whose answer was lost: its process died, or the connection broke. It may have run, and may still be running.
 //!
 //! The provider's records are asked for it under the run's own id, until they know it or the time has passed in which it
-//! can have been running. Only then is it given up.
+//! can have been running. Only then is it given up, and booked as an estimate. Later looks, rarer and rarer, put what it
+//! did cost in the estimate's place.
 
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use entropy_schema::ai_runs::Run;
-use entropy_schema::{clock, settings};
+use diesel_async::AsyncConnection;
+use entropy_schema::ai_runs::{self, Run, RunEnd};
+use entropy_schema::settings::Workflow;
+use entropy_schema::{Error, clock, settings};
 
-use super::port::{Answer, App, Found};
-use super::prepare::{open_key, snooze};
+use super::conclude::spent;
+use super::port::{Answer, App, ErrorClass, Found};
+use super::prepare::{LATE, open_key, snooze};
+use super::usage;
 use crate::job::JobError;
 use crate::services::Context;
+use crate::spending;
+use crate::step;
 
 /// What a run may take beyond its timeout: the provider does not notice at once that nobody listens.
 const GRACE: TimeDelta = TimeDelta::seconds(30);
@@ -45,11 +52,10 @@ pub(crate) async fn look_up(ctx: &Context, run: &Run) -> Result<Looked, JobError
         return Ok(Looked::Lost);
     };
     let running_until = run.started_at + TimeDelta::milliseconds(workflow.timeout_ms.into()) + GRACE;
-    let app_id = workflow.app_id.clone();
-    if let (Some(api_key), Some(_)) = (open_key(ctx, &workflow), &app_id) {
-        let app = App { endpoint: workflow.endpoint.clone(), api_key, app_id };
+    if let Some(app) = app_of(ctx, &workflow) {
         match ctx.services.ai.look_up(&app, &run.chat_id, run.id, &ctx.trace_id).await {
             Ok(Found::Ran(answer)) => {
+                step!("ask.looked_up");
                 tracing::info!(run_id = %run.id, "a lost answer was found in the provider's records");
                 return Ok(Looked::Found(Box::new(answer)));
             }
@@ -70,4 +76,66 @@ pub(crate) async fn look_up(ctx: &Context, run: &Run) -> Result<Looked, JobError
     let left = (running_until - now).to_std().unwrap_or_default();
     let note = "an answer of the model was lost; its records are asked for it before it is asked again";
     Ok(Looked::Wait(snooze(wait.min(left).max(Duration::from_millis(100)), "ai_answer_lost", note)))
+}
+
+/// Returns the app whose records know the workflow's runs. None: they cannot be asked.
+fn app_of(ctx: &Context, workflow: &Workflow) -> Option<App> {
+    let app_id = Some(workflow.app_id.clone()?);
+    Some(App { endpoint: workflow.endpoint.clone(), api_key: open_key(ctx, workflow)?, app_id })
+}
+
+/// What a look at a run came to that had been given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Late {
+    /// It is known now what it cost.
+    Settled,
+    /// The records do not know it, or cannot be asked.
+    Nothing,
+    /// The records did not answer.
+    Silent,
+}
+
+/// Looks once more for a run that was given up. If it is found, what it cost takes the place of the estimate; what it said
+/// comes too late for the customer, and is only kept.
+pub(crate) async fn look_again(ctx: &Context, run: &Run) -> Result<Late, JobError> {
+    let workflow = settings::workflow(&mut *ctx.conn().await?, run.organization_id, run.workflow_id).await?;
+    let Some(app) = workflow.as_ref().and_then(|workflow| app_of(ctx, workflow)) else {
+        return Ok(Late::Nothing);
+    };
+    match ctx.services.ai.look_up(&app, &run.chat_id, run.id, &ctx.trace_id).await {
+        Ok(Found::Ran(answer)) => settle(ctx, run, &answer).await,
+        Ok(Found::Nothing) => Ok(Late::Nothing),
+        Err(error) => {
+            tracing::warn!(run_id = %run.id, %error, "the provider's records could not be read");
+            Ok(Late::Silent)
+        }
+    }
+}
+
+async fn settle(ctx: &Context, run: &Run, answer: &Answer) -> Result<Late, JobError> {
+    let failed = answer.node_error.is_some();
+    let node_error = answer.node_error.as_deref().map(|error| error.chars().take(1000).collect::<String>());
+    let end = RunEnd {
+        state: if failed { "failed" } else { "answered" },
+        error_class: failed.then_some(ErrorClass::Failed.as_str()),
+        error_code: failed.then_some("node_failed"),
+        error_message: node_error.as_deref(),
+        answer: Some(&answer.text),
+        outcome: Some(LATE),
+        points: usage::points(&answer.nodes),
+    };
+    let mut conn = ctx.conn().await?;
+    let settled = conn
+        .transaction(async |conn| {
+            if !ai_runs::settle(conn, run.id, &end).await? {
+                return Ok(false);
+            }
+            spending::book_run(conn, &spent(run), &usage::lines(&answer.nodes)).await?;
+            Ok::<_, Error>(true)
+        })
+        .await?;
+    if settled {
+        tracing::info!(run_id = %run.id, "a run that had been given up was found; its estimate is corrected");
+    }
+    Ok(if settled { Late::Settled } else { Late::Nothing })
 }

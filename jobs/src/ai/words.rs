@@ -15,9 +15,55 @@ use uuid::Uuid;
 
 /// Words about which the advertising law and its practice are strict: superlatives and promises. An organisation takes
 /// them over as `review`.
+///
+/// Phrases that claim something, not the characters in them: `最` and `第一` by themselves stand in most everyday sentences
+/// (`最近`, `最好提前预约`, `第一次`), and each of those would wait for a person.
 pub const ADVERTISING_LAW: &[&str] = &[
-    "最",
-    "第一",
+    "最佳",
+    "最优",
+    "最强",
+    "最好的",
+    "质量最好",
+    "品质最好",
+    "效果最好",
+    "服务最好",
+    "口碑最好",
+    "最高级",
+    "最高档",
+    "最高端",
+    "最奢华",
+    "最先进",
+    "最权威",
+    "最专业",
+    "最安全",
+    "最有效",
+    "最畅销",
+    "最受欢迎",
+    "最具影响力",
+    "最低价",
+    "全网最低",
+    "史上最低",
+    "全国最大",
+    "全球最大",
+    "行业最大",
+    "第一品牌",
+    "第一名牌",
+    "中国第一",
+    "全国第一",
+    "全球第一",
+    "世界第一",
+    "亚洲第一",
+    "全网第一",
+    "行业第一",
+    "业内第一",
+    "同行第一",
+    "销量第一",
+    "排名第一",
+    "口碑第一",
+    "效果第一",
+    "天下第一",
+    "NO.1",
+    "TOP1",
     "唯一",
     "首个",
     "首选",
@@ -279,6 +325,35 @@ mod tests {
         seen.dedup();
         assert_eq!(seen.len(), all);
         assert!(seen.iter().all(|word| !word.is_empty()));
+    }
+
+    #[test]
+    fn the_shipped_list_finds_claims_and_lets_everyday_sentences_pass() {
+        let list: Vec<(&str, &str)> = ADVERTISING_LAW.iter().map(|word| (*word, "review")).collect();
+        let words = words(&list);
+        for everyday in [
+            "最近有活动吗？这款最近卖得不错。",
+            "您最好提前一天预约，最晚今晚八点前告诉我们。",
+            "第一次购买可以用新人券，第一步先点右上角。",
+            "我们会在第一时间回复您，最多等两个工作日。",
+            "最后一件了，最小码是 S，最大码是 3XL。",
+            "最新的价格表发您了，最便宜的一款 39 元。",
+            "第一个订单和第一百个订单是同一天下的。",
+            "首先感谢您的信任，其次请把订单号发我。",
+        ] {
+            assert_eq!(words.check(everyday).action, None, "{everyday}");
+        }
+        for claim in [
+            "我们是全国第一品牌",
+            "这是最 好 的产品",
+            "效果最好，销量第一",
+            "最高级的面料，最佳的选择",
+            "国家级品质",
+            "行业Ｎｏ．１",
+            "全网最低价，稳赚不赔",
+        ] {
+            assert_eq!(words.check(claim).action, Some(Action::Review), "{claim}");
+        }
     }
 
     proptest! {

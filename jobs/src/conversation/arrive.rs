@@ -23,6 +23,7 @@ use super::{Origin, mode};
 use crate::incoming::Message;
 use crate::job::JobError;
 use crate::services::Context;
+use crate::step;
 
 /// The longest id of a contact, in characters.
 const MAX_WXID_CHARS: usize = 200;
@@ -84,7 +85,13 @@ pub(super) async fn apply(
         return Ok(Applied::Ignored);
     }
     let arriving = Arriving { ctx, account, event, message, facts: &facts };
-    conn.transaction(async |conn| arriving.apply(conn).await).await?;
+    conn.transaction(async |conn| {
+        arriving.apply(conn).await?;
+        step!("event.written");
+        Ok::<_, Error>(())
+    })
+    .await?;
+    step!("event.committed");
     Ok(Applied::Applied)
 }
 

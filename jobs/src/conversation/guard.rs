@@ -96,6 +96,10 @@ pub async fn may_speak(
         return Ok(Err(newer()));
     }
     Ok(match facts.turn_state.as_deref() {
+        // Parts go in their order, so the beginning has ended otherwise: half an answer may say the opposite.
+        Some("answering") if reply.part > 0 => {
+            Err(cancel("answer_cut", "the beginning of the answer was not sent; a person is asked"))
+        }
         Some("answering") => Ok(Passed::FirstPart),
         Some("answered") => Ok(Passed::Plain),
         Some("open" | "replying" | "review") => Err(newer()),

@@ -11,6 +11,7 @@
 //! | [`turn`] | turns: what is collected, and when it is answered |
 //! | [`mode`] | who answers in a conversation: taking over, handing back, handing off |
 //! | [`opt_out`] | wanting no more messages |
+//! | [`unsaid`] | answers that may not have arrived, of which people are told |
 //! | [`guard`] | whether a machine may say something, at the gate |
 //!
 //! Whoever changes the mode or a turn holds the conversation's row. Where jobs are enqueued, their lanes are locked
@@ -26,6 +27,7 @@ pub mod mode;
 pub mod opt_out;
 pub mod turn;
 pub mod typed;
+pub mod unsaid;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -77,8 +79,16 @@ pub struct Reply {
     pub run: i16,
     /// The epoch under which it was made.
     pub epoch: i64,
+    /// Which message of the answer it is, from 0. A later one says nothing without the first.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub part: u8,
     /// When the model's last byte had come, by the clock of the machine that read it; of the first message only. It is
     /// there to be measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered_at: Option<DateTime<Utc>>,
+}
+
+/// Keeps the args of an answer's first message as they always were.
+fn is_first(part: &u8) -> bool {
+    *part == 0
 }

@@ -94,13 +94,14 @@ pub async fn receive(conn: &mut Conn, arrival: &Arrival<'_>) -> Result<Uuid> {
             Ok(turn.id)
         }
         standing => {
-            if let Some(standing) = standing
-                && standing.turn.state == "open"
-            {
-                let turn = standing.turn;
-                turns::set_state(conn, turn.id, turn.run, &["open"], "dropped", Some("job_ended")).await?;
-            }
             let id = Uuid::now_v7();
+            // Nobody has answered what is in a turn whose last job died either: it is asked together with the rest.
+            let before = match standing {
+                Some(standing) if standing.turn.state == "open" => {
+                    turns::absorb(conn, standing.turn.id, id, "job_ended").await?
+                }
+                _ => 0,
+            };
             let flush_at = debounce.flush_at(now, now, 1);
             let job = job(chat, id, 1, flush_at, now, trace_id);
             let turn = Turn {
@@ -113,7 +114,7 @@ pub async fn receive(conn: &mut Conn, arrival: &Arrival<'_>) -> Result<Uuid> {
                 reason: None,
                 epoch: chat.mode_epoch,
                 run: 1,
-                messages: 1,
+                messages: before + 1,
                 job_id: job.id,
                 opened_at: now,
                 last_message_at: now,

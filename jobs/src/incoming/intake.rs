@@ -12,6 +12,7 @@ use crate::batch::Batcher;
 use crate::class::Class;
 use crate::enqueue::{NewJob, Options, new_job};
 use crate::kinds::handle_callback::HandleCallback;
+use crate::step;
 use crate::wake::Waker;
 
 /// Events per statement. Each may be two megabytes large, and next to none is.
@@ -60,7 +61,9 @@ impl Intake {
         let batcher = Batcher::start(EVENTS_PER_STATEMENT, move |calls| {
             let (db, waker) = (db.clone(), waker.clone());
             async move {
+                step!("intake.begun");
                 let answers = commit(&db, calls).await;
+                step!("intake.committed");
                 if answers.iter().any(|answer| matches!(answer, Ok(Taken::Stored))) {
                     waker.wake();
                 }
@@ -113,6 +116,7 @@ async fn transaction(db: &Db, calls: &[Call]) -> Result<Vec<Taken>, entropy_sche
             let jobs: Vec<NewJob> =
                 calls.iter().filter(|call| new.contains(&call.event.id)).map(job_of).collect();
             record::enqueue::enqueue(conn, &jobs).await?;
+            step!("intake.written");
             Ok::<_, entropy_schema::Error>(new)
         })
         .await?;

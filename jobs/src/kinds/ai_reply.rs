@@ -17,6 +17,7 @@ use crate::ai::reconcile;
 use crate::job::{Done, Job, JobError};
 use crate::lifecycle::Delivery;
 use crate::services::Context;
+use crate::step;
 
 /// One turn to be answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +54,8 @@ impl Job for AiReply {
     // Repeated freely: the runs on record say what may be done again.
     const DELIVERY: Delivery = Delivery::AtLeastOnce;
     const MAX_ATTEMPTS: i16 = 8;
+    // The customer waits, the call is booked once, and what is read of the answer is bounded: two deaths prove nothing.
+    const QUARANTINE_AFTER: i16 = 5;
     const TIMEOUT: Duration = Duration::from_secs(200);
 
     fn lane(&self) -> Option<Uuid> {
@@ -87,6 +90,7 @@ impl Job for AiReply {
 async fn ask(ctx: &Context, call: &Call) -> Result<Ended, JobError> {
     let called = Instant::now();
     let outcome = ctx.services.ai.ask(&call.app, &call.ask).await;
+    step!("ask.read");
     tracing::info!(
         run_id = %call.run.id,
         elapsed_ms = called.elapsed().as_millis() as u64,

@@ -29,9 +29,17 @@ pub struct CostTally {
     pub input_tokens: i64,
     /// Tokens written.
     pub output_tokens: i64,
+    /// Of the tokens read, those out of a cache. Not written where there are none, so that a request that was made before
+    /// there was this field is still the same request.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub cached_input_tokens: i64,
     /// When it was run; the price of that moment counts. None: when the job runs.
     #[serde(default)]
     pub occurred_at: Option<DateTime<Utc>>,
+}
+
+fn is_none(tokens: &i64) -> bool {
+    *tokens == 0
 }
 
 impl Job for CostTally {
@@ -53,7 +61,11 @@ impl Job for CostTally {
             user_id: self.user_id.or(ctx.created_by),
             job_id: ctx.job_id,
             model: &self.model,
-            tokens: Tokens { input: self.input_tokens, cached: 0, output: self.output_tokens },
+            tokens: Tokens {
+                input: self.input_tokens,
+                cached: self.cached_input_tokens,
+                output: self.output_tokens,
+            },
             occurred_at: self.occurred_at,
         };
         let (entry, written) = conn

@@ -10,6 +10,7 @@ use crate::incoming::decode::{Setting, event_in};
 use crate::job::{Done, Job, JobError};
 use crate::lifecycle::Delivery;
 use crate::services::Context;
+use crate::step;
 
 /// An event that was stored. Safe to repeat: what an event does to the record it does once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -53,6 +54,7 @@ impl Job for HandleCallback {
         };
         let mut conn = ctx.conn().await?;
         callbacks::processed(&mut conn, ctx.organization_id, self.event_id, outcome).await?;
+        step!("event.noted");
         Ok(said(json!({"outcome": outcome, "event_type": event.type_name})))
     }
 }

@@ -12,8 +12,10 @@ pub mod expire_keys;
 pub mod handle_callback;
 pub mod index_messages;
 pub mod prune_history;
+pub mod prune_media;
 pub mod reap_workers;
 pub mod send_message;
+pub mod settle_runs;
 pub mod sync_contacts;
 
 /// Every kind of this build.
@@ -29,7 +31,9 @@ pub fn registry() -> Registry {
         .register::<handle_callback::HandleCallback>()
         .register::<index_messages::IndexMessages>()
         .register::<prune_history::PruneHistory>()
+        .register::<prune_media::PruneMedia>()
         .register::<reap_workers::ReapWorkers>()
         .register::<send_message::SendMessage>()
+        .register::<settle_runs::SettleRuns>()
         .register::<sync_contacts::SyncContacts>()
 }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::conversation::guard::Speaker;
+use crate::conversation::unsaid::{self, Why};
 use crate::conversation::{Origin, Reply};
 use crate::gate::{self, Intent, Permit, Refusal, snooze_lane};
 use crate::job::{Done, Failure, Job, JobError};
@@ -178,6 +179,14 @@ impl SendMessage {
             settled_as: if unknown { self.on_unknown.settles_as() } else { None },
         };
         let lane_wait = self.record(ctx, permit, &end, "dead", &result).await?;
+        let why = match error.class {
+            ErrorClass::Ambiguous if self.on_unknown == OnUnknown::Drop => Some(Why::Unknown),
+            ErrorClass::Refused => Some(Why::Refused),
+            _ => None,
+        };
+        if let (Some(why), Some(_)) = (why, self.reply) {
+            tell(ctx, permit, why).await?;
+        }
         let failure = Failure {
             code: error.code.to_owned(),
             message: error.message.clone(),
@@ -302,6 +311,18 @@ impl SendMessage {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
+}
+
+/// Tells people of an answer that is not sent again. If that fails, the attempt ends without an end, and the rescuer tells.
+async fn tell(ctx: &Context, permit: &Permit, why: Why) -> Result<(), JobError> {
+    let told = async {
+        let mut conn = ctx.conn().await?;
+        unsaid::tell(&mut conn, permit.send_id, why).await
+    };
+    told.await.map_err(|error| {
+        tracing::warn!(%error, send_id = %permit.send_id, "people were not told yet of an answer that is not sent");
+        JobError::Unrecorded
+    })
 }
 
 /// Makes the other accounts of a refused token wait. If that fails, each of them meets the refusal itself.

@@ -49,6 +49,11 @@ impl Links {
         Some(format!("{}{}", self.public_url.as_ref()?, self.path(message, expires)))
     }
 
+    /// Tells whether others can reach a link: this install knows its own address.
+    pub fn is_public(&self) -> bool {
+        self.public_url.is_some()
+    }
+
     /// Checks a link at the time `now`.
     pub fn check(&self, message: Uuid, expires: i64, signature: &str, now: i64) -> Result<(), Closed> {
         let signature = unhex(signature).ok_or(Closed::Forged)?;
@@ -97,6 +102,7 @@ mod tests {
         let another = Links::new(&Secret::new("another-secret"), None);
         assert_eq!(another.check(message, 1000, signature, 999), Err(Closed::Forged));
         assert_eq!(another.url(message, 1000), None);
+        assert!(links.is_public() && !another.is_public());
         for wrong in ["", "zz", "é", &signature[1..], &"é".repeat(32)] {
             assert_eq!(links.check(message, 1000, wrong, 999), Err(Closed::Forged), "{wrong}");
         }

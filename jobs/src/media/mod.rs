@@ -4,6 +4,7 @@
 //! only then put in its place; what would run in a browser or on a desk is not kept. Links to it are signed and expire.
 
 pub mod link;
+pub mod prune;
 pub mod sniff;
 pub mod store;
 

@@ -103,12 +103,123 @@ impl Store {
         Ok(Kept { path, found, bytes })
     }
 
+    /// Deletes files that were last written before `before` on their way in, and returns how many.
+    pub async fn sweep_incoming(&self, before: DateTime<Utc>) -> io::Result<u64> {
+        let mut deleted = 0;
+        let incoming = self.root.join("incoming");
+        for name in names(&incoming).await? {
+            let path = incoming.join(name);
+            let Some(found) = unless_gone(fs::metadata(&path).await)? else { continue };
+            if found.is_file() && DateTime::<Utc>::from(found.modified()?) < before {
+                deleted += u64::from(unless_gone(fs::remove_file(&path).await)?.is_some());
+            }
+        }
+        Ok(deleted)
+    }
+
+    /// Returns the folders in which there may be media of messages that came in before `before`.
+    pub async fn folders(&self, before: DateTime<Utc>) -> io::Result<Vec<Folder>> {
+        let last = (before.year(), before.month());
+        let mut found = Vec::new();
+        for organization in names(&self.root).await? {
+            let Ok(organization_id) = organization.parse::<Uuid>() else { continue };
+            let of_organization = self.root.join(&organization);
+            for year in names(&of_organization).await? {
+                let Some(of_year) = number(&year, 4) else { continue };
+                for month in names(&of_organization.join(&year)).await? {
+                    let Some(of_month) = number(&month, 2) else { continue };
+                    if (i32::try_from(of_year).unwrap_or(i32::MAX), of_month) <= last {
+                        let path = format!("{organization}/{year}/{month}");
+                        found.push(Folder { organization_id, path });
+                    }
+                }
+            }
+        }
+        found.sort_by(|one, other| one.path.cmp(&other.path));
+        Ok(found)
+    }
+
+    /// Returns the media in a folder, in the order of their messages. Files that are none of ours are left out.
+    pub async fn files(&self, folder: &Folder) -> io::Result<Vec<File>> {
+        let mut files: Vec<File> = names(&self.root.join(&folder.path))
+            .await?
+            .into_iter()
+            .filter_map(|name| {
+                let message_id = name.split_once('.')?.0.parse().ok()?;
+                Some(File { message_id, name })
+            })
+            .collect();
+        files.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(files)
+    }
+
+    /// Deletes a file. False: it was not there any more.
+    pub async fn remove(&self, folder: &Folder, name: &str) -> io::Result<bool> {
+        let removed = fs::remove_file(self.root.join(&folder.path).join(name)).await;
+        Ok(unless_gone(removed)?.is_some())
+    }
+
+    /// Deletes a folder and those around it, as far as they are empty.
+    pub async fn close(&self, folder: &Folder) {
+        let mut path = Path::new(&folder.path);
+        // The disk refuses what is not empty.
+        while !path.as_os_str().is_empty() && fs::remove_dir(self.root.join(path)).await.is_ok() {
+            let Some(around) = path.parent() else { return };
+            path = around;
+        }
+    }
+
     /// Returns where a kept file is. None: the name leads out of the folder.
     pub fn locate(&self, path: &str) -> Option<PathBuf> {
         let path = Path::new(path);
         let inside = path.components().all(|part| matches!(part, Component::Normal(_)));
         inside.then(|| self.root.join(path))
     }
+}
+
+/// A folder with the media of one organisation and month.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folder {
+    /// The tenant.
+    pub organization_id: Uuid,
+    path: String,
+}
+
+/// A file in a [`Folder`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// The message whose medium it is.
+    pub message_id: Uuid,
+    /// Its name.
+    pub name: String,
+}
+
+/// Returns the names in a folder that are texts; none if there is no such folder.
+async fn names(folder: &Path) -> io::Result<Vec<String>> {
+    let listed = match fs::read_dir(folder).await {
+        // A file where a folder would be is none of ours.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(Vec::new()),
+        listed => unless_gone(listed)?,
+    };
+    let Some(mut listed) = listed else { return Ok(Vec::new()) };
+    let mut names = Vec::new();
+    while let Some(entry) = listed.next_entry().await? {
+        names.extend(entry.file_name().into_string().ok());
+    }
+    Ok(names)
+}
+
+/// Somebody else may delete as well.
+fn unless_gone<Found>(found: io::Result<Found>) -> io::Result<Option<Found>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn number(name: &str, digits: usize) -> Option<u32> {
+    (name.len() == digits && name.bytes().all(|byte| byte.is_ascii_digit())).then(|| name.parse().ok())?
 }
 
 /// A file that nobody serves. It goes with the value, unless it was kept.
@@ -126,7 +237,7 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // It is not there any more if it was kept. A process that dies leaves it behind, a few megabytes at worst.
+        // It is not there any more if it was kept. What a process that dies leaves behind is deleted a day later.
         let _ = std::fs::remove_file(&self.path);
     }
 }
@@ -163,6 +274,53 @@ mod tests {
         for outside in ["../a", "/etc/passwd", "a/../../b"] {
             assert_eq!(store.locate(outside), None, "{outside}");
         }
+        std::fs::remove_dir_all(root).expect("removed");
+    }
+
+    #[tokio::test]
+    async fn what_was_left_on_its_way_in_is_deleted_when_it_is_old_and_not_before() {
+        let root = std::env::temp_dir().join(format!("entropy-store-{}", Uuid::now_v7()));
+        let store = Store::new(&root, 100);
+        let written = Utc::now();
+        assert_eq!(store.sweep_incoming(written).await.expect("nothing there"), 0);
+        let file = store.write(b"half a pict").await.expect("written");
+        let earlier = written - chrono::TimeDelta::minutes(5);
+        assert_eq!(store.sweep_incoming(earlier).await.expect("swept"), 0, "somebody is at it");
+        assert!(file.path().exists());
+        let later = Utc::now() + chrono::TimeDelta::minutes(5);
+        assert_eq!(store.sweep_incoming(later).await.expect("swept"), 1);
+        assert_eq!(store.sweep_incoming(later).await.expect("swept"), 0);
+        assert!(!file.path().exists());
+        std::fs::remove_dir_all(root).expect("removed");
+    }
+
+    #[tokio::test]
+    async fn folders_of_months_are_found_up_to_a_time_and_closed_when_they_are_empty() {
+        let root = std::env::temp_dir().join(format!("entropy-store-{}", Uuid::now_v7()));
+        let store = Store::new(&root, 100);
+        let organization = Uuid::from_u128(1);
+        for folder in ["2026/05", "2026/06", "2025/12", "2026/x", "26/01"] {
+            std::fs::create_dir_all(root.join(organization.to_string()).join(folder)).expect("a folder");
+        }
+        std::fs::create_dir_all(root.join("incoming/2020/01")).expect("a folder");
+        let name = format!("{}.png", Uuid::from_u128(2));
+        for name in [name.as_str(), "notes.txt"] {
+            let file = root.join(organization.to_string()).join("2025/12").join(name);
+            std::fs::write(file, "x").expect("a file");
+        }
+        let before: DateTime<Utc> = "2026-05-20T00:00:00Z".parse().expect("a time");
+        let folders = store.folders(before).await.expect("listed");
+        let paths: Vec<&str> = folders.iter().map(|folder| &folder.path[37..]).collect();
+        assert_eq!(paths, ["2025/12", "2026/05"]);
+        let files = store.files(&folders[0]).await.expect("listed");
+        assert_eq!(files, [File { message_id: Uuid::from_u128(2), name }]);
+        assert!(store.remove(&folders[0], &files[0].name).await.expect("removed"));
+        assert!(!store.remove(&folders[0], &files[0].name).await.expect("not there"));
+        for folder in &folders {
+            store.close(folder).await;
+        }
+        assert!(root.join(&folders[0].path).exists(), "what is none of ours stays");
+        assert!(!root.join(&folders[1].path).exists());
         std::fs::remove_dir_all(root).expect("removed");
     }
 }

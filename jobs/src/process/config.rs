@@ -188,7 +188,7 @@ pub struct Media {
     pub upload_path: std::path::PathBuf,
     /// `MAX_FILE_SIZE`: the longest that is kept, in bytes.
     pub max_file_size: u64,
-    /// `PUBLIC_URL`: how others reach the API, such as `https://entropy.example.com`. None: only people get links.
+    /// `PUBLIC_URL`: how others reach the API, such as `https://entropy.example.com`. None: only people get links, and no model.
     pub public_url: Option<String>,
     /// `BACKGROUND_GAP_MS`: the gap between calls of an account for which nobody waits.
     pub background_gap: std::time::Duration,

@@ -194,10 +194,12 @@ pub async fn pick_lanes(conn: &mut Conn, limit: i64, redeliver_after_ms: i64) ->
     Ok(picks)
 }
 
+// In the order of the lane's index, so that none but that one is chosen, also by a session that plans while nothing waits.
 static SETTLE: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "UPDATE lanes SET runnable_at = NULL, wait_code = NULL WHERE id = ANY($1) AND NOT EXISTS (\
-             SELECT FROM pending p WHERE p.lane_id = lanes.id AND {ELIGIBLE} LIMIT 1)"
+        "UPDATE lanes SET runnable_at = NULL, wait_code = NULL WHERE id = ANY($1) AND (\
+             SELECT p.job_id FROM pending p WHERE p.lane_id = lanes.id AND {ELIGIBLE} \
+             ORDER BY p.class, p.seq LIMIT 1) IS NULL"
     )
 });
 

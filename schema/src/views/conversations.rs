@@ -213,6 +213,11 @@ pub struct Said {
     pub created_at: DateTime<Utc>,
 }
 
+/// How a stored message `m` with its send `s`, if that is still on record, stands: what came in is `received`, what was typed on
+/// the phone is `sent`, and ours is as its send.
+pub(crate) const STATUS: &str = "CASE WHEN m.direction = 'in' THEN 'received' WHEN m.origin = 'phone' THEN 'sent' \
+    WHEN s.resolved_as IN ('sent', 'failed') THEN s.resolved_as ELSE s.state END";
+
 /// Returns the messages of a conversation, newest first, older than `before`.
 pub async fn messages(
     conn: &mut Conn,
@@ -221,11 +226,9 @@ pub async fn messages(
     before: Option<Uuid>,
     limit: i64,
 ) -> Result<Vec<Said>> {
-    Ok(sql_query(
+    Ok(sql_query(format!(
         "SELECT m.id, m.direction, m.origin, m.kind, m.text, m.content, m.sender_wxid, g.nickname AS sender_name, \
-             m.mentions_me, \
-             CASE WHEN m.direction = 'in' THEN 'received' WHEN m.origin = 'phone' THEN 'sent' \
-                 WHEN s.resolved_as IN ('sent', 'failed') THEN s.resolved_as ELSE s.state END AS status, \
+             m.mentions_me, {STATUS} AS status, \
              COALESCE(m.new_msg_id, s.new_msg_id) AS new_msg_id, m.sent_at, m.job_id, m.turn_id, m.user_id, \
              m.recalled_at, m.media_state, m.created_at \
          FROM messages m LEFT JOIN sends s ON s.id = m.send_id \
@@ -233,8 +236,8 @@ pub async fn messages(
          LEFT JOIN group_members g ON g.account_id = m.account_id AND g.group_wxid = c.peer_wxid \
              AND g.wxid = m.sender_wxid \
          WHERE m.conversation_id = $1 AND m.organization_id = $2 AND ($3 IS NULL OR m.id < $3) \
-         ORDER BY m.id DESC LIMIT $4",
-    )
+         ORDER BY m.id DESC LIMIT $4"
+    ))
     .bind::<SqlUuid, _>(conversation)
     .bind::<SqlUuid, _>(organization)
     .bind::<Nullable<SqlUuid>, _>(before)

@@ -102,6 +102,11 @@ pub(super) struct Scene {
 
 impl Scene {
     pub(super) async fn open() -> Scene {
+        Scene::open_with(|_| {}).await
+    }
+
+    /// The same with other services than these tests have.
+    pub(super) async fn open_with(change: impl FnOnce(&mut Services)) -> Scene {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let book = Book::open().await;
         let (organization, account, user) = (book.organization, Uuid::now_v7(), Uuid::now_v7());
@@ -132,8 +137,9 @@ impl Scene {
         let chat = conversations::open(&mut conn, chat).await.expect("a conversation");
         drop(conn);
         let model = Arc::new(Model::default());
-        let services =
+        let mut services =
             Services { ai: model.clone(), vault: Some(Arc::new(vault)), ..services::alone(&book.db) };
+        change(&mut services);
         Scene { book, model, account, chat, services: Arc::new(services) }
     }
 
@@ -191,6 +197,11 @@ impl Scene {
         asked.iter().map(text).collect()
     }
 
+    /// The parts of the last question.
+    pub(super) fn parts(&self) -> Vec<Part> {
+        self.model.asked.lock().expect("a lock").last().expect("a question").parts.clone()
+    }
+
     /// Runs one attempt of a turn's present job.
     pub(super) async fn attempt(&self, turn: Uuid) -> Result<Done, JobError> {
         let job = self.id(&format!("SELECT job_id AS id FROM turns WHERE id = '{turn}'")).await;
@@ -204,7 +215,8 @@ impl Scene {
         args.run(&self.context(job)).await
     }
 
-    fn context(&self, job_id: Uuid) -> Context {
+    /// What an attempt of a job is given.
+    pub(super) fn context(&self, job_id: Uuid) -> Context {
         Context {
             services: self.services.clone(),
             job_id,

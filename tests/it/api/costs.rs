@@ -368,3 +368,46 @@ async fn the_report_counts_what_became_of_conversations() {
     let nobody = here.register().await.get("/reports/conversations").await.expect(200);
     assert_eq!((&nobody["items"], &nobody["total"]["received"]), (&json!([]), &json!(0)));
 }
+
+#[tokio::test]
+async fn tokens_out_of_a_cache_are_priced_as_such_and_are_part_of_the_request() {
+    let here = Here::open().await;
+    let admin = here.register().await;
+    let account = admin.account(600, 0).await.id;
+    let price = json!({
+        "model": "qwen-max", "effective_from": "2026-03-01T00:00:00Z", "input_per_1k": "0.004",
+        "cached_input_per_1k": "0.0008", "output_per_1k": "0.012",
+    });
+    admin.post("/model-prices", price).await.expect(201);
+    let request = unique("run-");
+    let body = |cached: Value| {
+        let mut body = json!({
+            "request_id": request, "account_id": account, "model": "qwen-max", "input_tokens": 812,
+            "output_tokens": 46, "occurred_at": "2026-04-01T00:00:00Z",
+        });
+        if !cached.is_null() {
+            body["cached_input_tokens"] = cached;
+        }
+        body
+    };
+    let key = unique("key-");
+    let job = admin.post_once("/jobs/cost-tally", &key, body(json!(500))).await.expect(202);
+    assert_eq!(here.ended(&admin, id(&job["id"])).await["state"], "completed");
+    let line = &admin.all("/cost-ledgers").await[0];
+    // 312 × 0.004 / 1000 + 500 × 0.0008 / 1000 + 46 × 0.012 / 1000
+    assert_eq!(line["calculated_cost"], "0.0022", "{line}");
+    assert_eq!(line["cached_input_tokens"], 500);
+    for other in [Value::Null, json!(499)] {
+        let refused = admin.post_once("/jobs/cost-tally", &key, body(other)).await;
+        assert_eq!(refused.problem(409), "idempotency_key_reused");
+    }
+    // None of them is what it says without the field.
+    let key = unique("key-");
+    let without = admin.post_once("/jobs/cost-tally", &key, body(Value::Null)).await.expect(202);
+    let same = admin.post_once("/jobs/cost-tally", &key, body(json!(0))).await.expect(200);
+    assert_eq!(without["id"], same["id"]);
+    for wrong in [-1, 813] {
+        let refused = admin.post("/jobs/cost-tally", body(json!(wrong))).await;
+        assert_problem(refused, 422, "validation_failed", "cached_input_tokens");
+    }
+}

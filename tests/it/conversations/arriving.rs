@@ -105,17 +105,25 @@ async fn a_turn_whose_job_has_died_gets_another() {
     let scene = Scene::set().await;
     scene.writes("你好").await;
     let first = scene.turn().await;
-    scene
-        .book
-        .run(&format!(
-            "DELETE FROM pending; UPDATE jobs SET final_state = 'dead', finalized_at = now() WHERE id = '{0}';
-             INSERT INTO job_endings (job_id, organization_id, state) SELECT id, organization_id, 'dead' FROM jobs WHERE id = '{0}'",
-            first.job_id
-        ))
-        .await;
+    let dies = async |job: Uuid| {
+        let dead = format!(
+            "DELETE FROM pending; UPDATE jobs SET final_state = 'dead', finalized_at = now() WHERE id = '{job}';
+             INSERT INTO job_endings (job_id, organization_id, state) SELECT id, organization_id, 'dead' FROM jobs WHERE id = '{job}'"
+        );
+        scene.book.run(&dead).await;
+    };
+    dies(first.job_id).await;
     scene.writes("在吗").await;
     let again = scene.turn().await;
     assert_eq!((again.id, again.run, again.messages), (first.id, 2, 2));
+    assert_eq!(scene.book.number("SELECT count(*) AS n FROM pending").await, 1);
+
+    dies(again.job_id).await;
+    scene.writes("还在等").await;
+    assert_eq!(scene.turns().await, ["dropped 2/0 job_ended", "open 1/3"], "nothing is left unasked");
+    let asked = scene.turn().await;
+    let of_it = format!("SELECT count(*) AS n FROM messages WHERE turn_id = '{}'", asked.id);
+    assert_eq!(scene.book.number(&of_it).await, 3);
     assert_eq!(scene.book.number("SELECT count(*) AS n FROM pending").await, 1);
     scene.book.assert_sound().await;
 }

@@ -23,7 +23,7 @@ async fn answering(scene: &Scene) -> Turn {
 async fn an_answer_that_nothing_speaks_against_leaves_and_stands_in_the_conversation() {
     let scene = Scene::set().await;
     let turn = answering(&scene).await;
-    let parts = [scene.answer(&turn, "三百元。").await, scene.answer(&turn, "包邮。").await];
+    let parts = [scene.answer(&turn, "三百元。").await, scene.part(&turn, 1, "包邮。").await];
     assert_eq!(scene.leaves(parts[0]).await, "sent");
     assert_eq!(scene.turns().await, ["answered 1/1"]);
     assert_eq!(scene.leaves(parts[1]).await, "sent");
@@ -35,6 +35,17 @@ async fn an_answer_that_nothing_speaks_against_leaves_and_stands_in_the_conversa
     );
     assert_eq!(scene.book.number(&shown).await, 2);
     scene.book.assert_sound().await;
+}
+
+#[tokio::test]
+async fn the_rest_of_an_answer_is_not_sent_without_its_beginning() {
+    let scene = Scene::set().await;
+    let turn = answering(&scene).await;
+    // The first part died before its gate.
+    let rest = scene.part(&turn, 1, "包邮。").await;
+    assert_eq!(scene.leaves(rest).await, "answer_cut");
+    assert!(scene.said().is_empty());
+    assert_eq!(scene.turns().await, ["answering 1/1"], "the sweep gives it to a person");
 }
 
 #[tokio::test]

@@ -218,13 +218,19 @@ impl Scene {
         assert!(moved, "the turn was {from}: {:?}", self.turns().await);
     }
 
-    /// Enqueues a part of the answer to a turn.
+    /// Enqueues the first part of the answer to a turn.
     pub(super) async fn answer(&self, turn: &Turn, text: &str) -> Uuid {
+        self.part(turn, 0, text).await
+    }
+
+    /// Enqueues a part of the answer to a turn.
+    pub(super) async fn part(&self, turn: &Turn, part: u8, text: &str) -> Uuid {
         let reply = Reply {
             conversation_id: turn.conversation_id,
             turn_id: turn.id,
             run: turn.run,
             epoch: turn.epoch,
+            part,
             answered_at: None,
         };
         self.enqueue(SendMessage {

@@ -9,15 +9,12 @@ use diesel::sql_types::Uuid as SqlUuid;
 use diesel_async::RunQueryDsl;
 use entropy_jobs::job::{Done, Job, JobError};
 use entropy_jobs::lifecycle::Delivery;
-use entropy_jobs::process::config::{
-    Ceilings, Fastgpt, Gewe, LogFormat, Media, Search, Stores, environment, vault,
-};
-use entropy_jobs::process::{shutdown, telemetry};
 use entropy_jobs::services::Context;
 use entropy_schema::record::finish::LaneWait;
-use entropy_workers::{Settings, Worker};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use crate::harness::worker;
 
 /// Says to the test below that it is the worker process.
 const SWITCH: &str = "ENTROPY_CRASH_MATRIX_WORKER";
@@ -79,22 +76,5 @@ fn a_worker_knows_a_kind_that_is_delivered_at_most_once() {
     if std::env::var_os(SWITCH).is_none() {
         return;
     }
-    entropy_jobs::step::arm().expect("the steps are armed");
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    telemetry::init(LogFormat::load(&environment).expect("a format")).expect("a log");
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let settings = Settings {
-            stores: Stores::load(&environment).expect("the stores"),
-            gewe: Gewe::load(&environment).expect("the provider"),
-            fastgpt: Fastgpt::load(&environment).expect("the model's host"),
-            ceilings: Ceilings::load(&environment).expect("the ceilings"),
-            search: Search::load(&environment).expect("the search"),
-            vault: vault(&environment).expect("the vault"),
-            media: Media::load(&environment).expect("the media"),
-            slots: 32,
-        };
-        let worker = Worker::new(settings).expect("a worker").with_registry(registry);
-        worker.run(shutdown::on_signal().expect("signals")).await;
-    });
+    worker::run(registry);
 }

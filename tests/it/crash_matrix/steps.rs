@@ -98,18 +98,32 @@ impl Step {
         }
     }
 
-    /// Returns the step at which another worker has to die first, so that there is something to rescue.
-    pub(super) fn rescues(&self, delivery: Delivery) -> Option<&'static Step> {
-        let first = match (self.name, delivery) {
-            ("rescuer.redelivering" | "rescuer.redelivered", _) => Some("relay.picked"),
-            ("rescuer.found" | "rescuer.settled" | "rescuer.committed", delivery) => Some(match delivery {
-                Delivery::OnceOrAsk => "gate.committed",
-                Delivery::AtLeastOnce => "cost.committed",
-                Delivery::AtMostOnce => "worker.ran",
-            }),
-            _ => None,
+    /// Tells whether what is under way is an event of the provider, or the answer to what a customer wrote.
+    pub(super) fn is_of_a_dialogue(&self) -> bool {
+        let part = self.name.split('.').next().unwrap_or_default();
+        matches!(part, "intake" | "event" | "reply" | "ask" | "overdue")
+    }
+
+    /// Tells whether a death here is also tried with an answer under way: one for each way in which a send may stand.
+    pub(super) fn is_of_an_answer(&self) -> bool {
+        matches!(self.name, "gate.written" | "gate.committed" | "send.answered" | "send.recorded")
+    }
+
+    /// Returns the steps at which other workers have to die first, so that there is something to rescue.
+    pub(super) fn rescues(&self, delivery: Delivery) -> Vec<&'static Step> {
+        let first: &[&str] = match (self.name, delivery) {
+            ("rescuer.redelivering" | "rescuer.redelivered", _) => &["relay.picked"],
+            ("rescuer.found" | "rescuer.settled" | "rescuer.committed", delivery) => match delivery {
+                Delivery::OnceOrAsk => &["gate.committed"],
+                Delivery::AtLeastOnce => &["cost.committed"],
+                Delivery::AtMostOnce => &["worker.ran"],
+            },
+            ("ask.looked_up", _) => &["ask.read"],
+            // The second death quarantines the job.
+            ("overdue.written" | "overdue.committed", _) => &["reply.locked", "reply.locked"],
+            _ => &[],
         };
-        first.and_then(|name| STEPS.iter().find(|step| step.name == name))
+        first.iter().filter_map(|name| STEPS.iter().find(|step| step.name == *name)).collect()
     }
 }
 
@@ -152,6 +166,25 @@ pub(super) const STEPS: &[Step] = &[
     step("schedule.committed",   Scheduler, 1, [NotHere,     Kept,          NotHere]),
     step("control.cancelled",    Api,       1, [Kept,        NotHere,       NotHere]),
     step("control.paused",       Api,       1, [Kept,        NotHere,       NotHere]),
+    // An event of the provider, and the answer to what a customer wrote.
+    step("intake.begun",         Api,       2, [NotHere,     Kept,          NotHere]),
+    step("intake.written",       Api,       2, [NotHere,     Kept,          NotHere]),
+    step("intake.committed",     Api,       2, [NotHere,     Kept,          NotHere]),
+    step("event.written",        Worker,    2, [NotHere,     Kept,          NotHere]),
+    step("event.committed",      Worker,    2, [NotHere,     Kept,          NotHere]),
+    step("event.noted",          Worker,    2, [NotHere,     Kept,          NotHere]),
+    step("reply.locked",         Worker,    1, [NotHere,     Kept,          NotHere]),
+    step("reply.reserved",       Worker,    2, [NotHere,     Kept,          NotHere]),
+    step("reply.committed",      Worker,    2, [NotHere,     Kept,          NotHere]),
+    step("ask.handed_over",      Worker,    2, [NotHere,     Kept,          NotHere]),
+    step("ask.answered",         Worker,    2, [NotHere,     Kept,          NotHere]),
+    step("ask.read",             Worker,    2, [NotHere,     Kept,          NotHere]),
+    step("ask.looked_up",        Worker,    1, [NotHere,     Open,          NotHere]),
+    step("reply.booked",         Worker,    2, [NotHere,     Kept,          NotHere]),
+    step("reply.enqueued",       Worker,    2, [NotHere,     Kept,          NotHere]),
+    step("reply.concluded",      Worker,    2, [NotHere,     Kept,          NotHere]),
+    step("overdue.written",      Worker,    1, [NotHere,     Open,          NotHere]),
+    step("overdue.committed",    Worker,    1, [NotHere,     Open,          NotHere]),
 ];
 
 #[test]

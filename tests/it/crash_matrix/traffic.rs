@@ -14,6 +14,7 @@ use reqwest::Method;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::dialogue::Dialogue;
 use super::kind::{self, Effect};
 use crate::harness::client::Account;
 use crate::harness::load::{Load, Shape};
@@ -41,6 +42,8 @@ pub(super) enum Traffic {
     Tallies(Tallies),
     /// `at_most_once`: effects of the tests' own kind.
     Effects(Effects),
+    /// Events, which are `at_least_once`, and the answers to them.
+    Dialogue(Box<Dialogue>),
 }
 
 impl Traffic {
@@ -53,12 +56,18 @@ impl Traffic {
         }
     }
 
+    /// The same for customers whom the model answers.
+    pub(super) async fn prepare_dialogue(platform: &Platform, customers: usize) -> Traffic {
+        Traffic::Dialogue(Box::new(Dialogue::prepare(platform, customers).await))
+    }
+
     /// Enqueues all of it, for as long as it takes. The API may die meanwhile.
     pub(super) async fn enqueue(&mut self) {
         match self {
             Traffic::Messages(load) => load.enqueue().await,
             Traffic::Tallies(tallies) => tallies.enqueue().await,
             Traffic::Effects(effects) => effects.enqueue().await,
+            Traffic::Dialogue(dialogue) => dialogue.enqueue().await,
         }
     }
 
@@ -71,6 +80,7 @@ impl Traffic {
                 0
             }
             Traffic::Effects(effects) => effects.assert_kept(platform).await,
+            Traffic::Dialogue(dialogue) => dialogue.assert_kept(platform).await,
         }
     }
 }

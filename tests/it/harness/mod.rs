@@ -5,6 +5,7 @@
 //! | [`servers`] | one Postgres and one Redis per test run, a database per test |
 //! | [`turn`] | who runs beside whom |
 //! | [`process`] | child processes that are killed with the test, and their logs |
+//! | [`worker`] | a worker process that is this test binary started again |
 //! | [`platform`] | the whole platform: sandbox, API, workers, schedulers |
 //! | [`shared`] | one platform for all tests that only look at an organisation of their own |
 //! | [`client`] | HTTP: the API as somebody who is logged in, and the sandbox's switches |
@@ -32,6 +33,7 @@ pub(crate) mod services;
 pub(crate) mod shared;
 pub(crate) mod traffic;
 pub(crate) mod turn;
+pub(crate) mod worker;
 
 use std::time::{Duration, Instant};
 

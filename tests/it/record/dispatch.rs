@@ -235,4 +235,13 @@ async fn the_sweep_finds_a_lane_that_lost_its_mark_and_no_lane_that_waits_for_a_
     book.run(&format!("UPDATE lanes SET runnable_at = NULL WHERE id = '{lost}'")).await;
     assert_eq!(sweep().await, 1);
     assert_eq!(book.dispatch_one().await.class, 1);
+    assert_eq!(sweep().await, 0, "it is busy with a job that is under way");
+
+    let stuck = book.lane().await;
+    book.run(&format!("UPDATE lanes SET busy_job_id = gen_random_uuid() WHERE id = '{stuck}'")).await;
+    assert_eq!(sweep().await, 0, "a lane in which nothing waits is not looked at");
+    book.enqueue(&[book.job_in(stuck, "王先生", 2)]).await;
+    assert!(book.dispatch().await.is_empty(), "nobody knows that it is not busy");
+    assert_eq!(sweep().await, 1);
+    assert_eq!(book.dispatch_one().await.class, 2);
 }

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use entropy_jobs::job::Job;
 use entropy_jobs::kinds::{
     ai_reply, check_online, check_silence, cost_tally, download_media, each_account, expire_keys,
-    handle_callback, index_messages, prune_history, reap_workers, send_message, sync_contacts,
+    handle_callback, index_messages, prune_history, prune_media, reap_workers, send_message, settle_runs,
+    sync_contacts,
 };
 use entropy_jobs::message::{MAX_TEXT_CHARS, MAX_XML_BYTES, Message};
 use entropy_jobs::outbound_url::{MAX_LENGTH, UrlPolicy, check};
@@ -34,14 +35,16 @@ pub fn job_args(bytes: &[u8]) {
         "handle_callback" => read::<handle_callback::HandleCallback>(version, &args),
         "index_messages" => read::<index_messages::IndexMessages>(version, &args),
         "prune_history" => read::<prune_history::PruneHistory>(version, &args),
+        "prune_media" => read::<prune_media::PruneMedia>(version, &args),
         "reap_workers" => read::<reap_workers::ReapWorkers>(version, &args),
+        "settle_runs" => read::<settle_runs::SettleRuns>(version, &args),
         "sync_contacts" => read::<sync_contacts::SyncContacts>(version, &args),
         _ => {}
     }
 }
 
 /// How many kinds [`job_args`] knows; a test compares it with the registry.
-pub const KINDS: usize = 13;
+pub const KINDS: usize = 15;
 
 fn read<K: Job>(version: i16, args: &Value) {
     match registry::read::<K>(version, args.clone()) {

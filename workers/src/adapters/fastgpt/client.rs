@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, ensure};
 use entropy_jobs::ai::endpoint::Endpoint;
 use entropy_jobs::ai::port::{AiClient, AiError, Answer, App, Ask, Found};
+use entropy_jobs::step;
 use futures::future::BoxFuture;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{redirect, retry};
@@ -113,7 +114,7 @@ impl FastGptClient {
             .header(CONTENT_TYPE, "application/json")
             // The body is a stream of one piece; without its length it would go out in chunks.
             .header(CONTENT_LENGTH, bytes.len());
-        let (ticket, body) = outgoing(bytes, deadline, || ());
+        let (ticket, body) = outgoing(bytes, deadline, || step!("ask.handed_over"));
         let mut sending = pin!(request.body(body).send());
         let sent = match tokio::time::timeout(ask.timeout, &mut sending).await {
             Ok(sent) => Ok(sent),
@@ -124,6 +125,7 @@ impl FastGptClient {
             Ok(Err(error)) => return Err(errors::no_answer(ticket.settle(), error.is_timeout())),
             Err(_) => return Err(errors::no_answer(ticket.settle(), true)),
         };
+        step!("ask.answered");
         self.read(response, deadline).await
     }
 

@@ -1,0 +1,1 @@
+DROP INDEX CONCURRENTLY IF EXISTS cost_ledgers_occurred_idx;

@@ -1,0 +1,1 @@
+DROP INDEX CONCURRENTLY IF EXISTS wechat_accounts_app_idx;

@@ -1,1 +1,0 @@
-DROP INDEX CONCURRENTLY IF EXISTS wechat_accounts_device_idx;
