@@ -4,5 +4,12 @@
 //!
 //! Start reading at [`config`], the format; [`finding`] is what is said about one.
 
+pub mod calendar;
+pub mod caps;
 pub mod config;
 pub mod finding;
+pub mod late;
+pub mod moment;
+pub mod rehearsal;
+pub mod spread;
+pub mod window;
