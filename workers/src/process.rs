@@ -104,6 +104,7 @@ impl Worker {
             db,
             ask_guard: Arc::new(AskFence::default()),
             words: Arc::default(),
+            plans: Arc::default(),
             ai: Arc::new(FastGptClient::new(fastgpt.endpoint.as_deref(), Patience::default())?),
             sender: Arc::new(client.clone()),
             media: Arc::new(GeweMedia::new(client.clone())?),

@@ -95,6 +95,7 @@ pub async fn confirm(conn: &mut Conn, confirmation: &Confirmation<'_>) -> Result
         origin: Origin::Ai,
         reply: None,
         confirms_opt_out: true,
+        campaign: None,
     };
     let options = Options {
         organization_id: confirmation.organization_id,

@@ -14,6 +14,7 @@ pub mod index_messages;
 pub mod prune_history;
 pub mod reap_workers;
 pub mod send_message;
+pub mod sop_step;
 pub mod sync_contacts;
 
 /// Every kind of this build.
@@ -31,5 +32,6 @@ pub fn registry() -> Registry {
         .register::<prune_history::PruneHistory>()
         .register::<reap_workers::ReapWorkers>()
         .register::<send_message::SendMessage>()
+        .register::<sop_step::SopStep>()
         .register::<sync_contacts::SyncContacts>()
 }

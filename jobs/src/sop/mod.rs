@@ -6,10 +6,13 @@
 
 pub mod calendar;
 pub mod caps;
+pub mod condition;
 pub mod config;
 pub mod finding;
 pub mod late;
 pub mod moment;
 pub mod rehearsal;
+pub mod split;
 pub mod spread;
+pub mod template;
 pub mod window;

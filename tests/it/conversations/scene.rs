@@ -235,6 +235,7 @@ impl Scene {
             origin: Origin::Ai,
             reply: Some(reply),
             confirms_opt_out: false,
+            campaign: None,
         })
         .await
     }
@@ -266,6 +267,7 @@ impl Scene {
             origin,
             reply: None,
             confirms_opt_out: false,
+            campaign: None,
         }
     }
 
