@@ -25,7 +25,7 @@ use crate::adapters::media::GeweMedia;
 use crate::attempt::Runner;
 use crate::broker::Broker;
 use crate::guard::{AskFence, Guard};
-use crate::maintenance::{janitor, redis_watch, rescuer::Rescuer};
+use crate::maintenance::{campaigns, janitor, redis_watch, rescuer::Rescuer};
 use crate::{heartbeat, presence, relay::Relay};
 
 /// How long a drain waits for attempts, before it cuts them off. The process is gone within 30 s.
@@ -157,6 +157,10 @@ impl Worker {
         parts.spawn({
             let stop = stop.clone();
             async move { relay.run(stop).await }
+        });
+        parts.spawn({
+            let (db, ended, stop) = (services.db.clone(), ended.clone(), stop.clone());
+            async move { campaigns::run(&db, &ended, stop).await }
         });
         let rescuer = Rescuer {
             worker: id,

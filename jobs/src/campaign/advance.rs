@@ -51,8 +51,7 @@ pub async fn advance(ctx: &Context, id: Uuid) -> Result<Option<Advanced>> {
             Err(error) => return Err(error),
         }
     }
-    // Others keep moving what it needs; it is due still.
-    Ok(None)
+    Err(Error::Unavailable("what an enrollment needs keeps moving".to_owned()))
 }
 
 enum Looked {

@@ -73,6 +73,25 @@ pub async fn leave(conn: &mut Conn, organization: Uuid, contacts: &[Uuid], reaso
     Ok(())
 }
 
+/// The same as [`happened`] for the contact of an account with this id in WeChat.
+pub async fn happened_to(
+    conn: &mut Conn,
+    plans: &Plans,
+    organization: Uuid,
+    account: Uuid,
+    wxid: &str,
+    what: Happened<'_>,
+) -> Result<()> {
+    // One index probe for organisations without campaigns.
+    if facts::running(conn, organization).await?.is_empty() {
+        return Ok(());
+    }
+    match enrollments::contact_of(conn, organization, account, wxid).await? {
+        Some(contact) => happened(conn, plans, organization, contact, what).await,
+        None => Ok(()),
+    }
+}
+
 /// Brings a contact into the plans that begin with what happened to it. The caller may have locked the contact, and nothing that
 /// comes after it in the order of locks.
 pub async fn happened(

@@ -447,6 +447,23 @@ pub async fn contacts_of(conn: &mut Conn, organization: Uuid, wxid: &str) -> Res
     Ok(rows.into_iter().map(|row| row.id).collect())
 }
 
+/// Returns the contact of an account with this id in WeChat.
+pub async fn contact_of(
+    conn: &mut Conn,
+    organization: Uuid,
+    account: Uuid,
+    wxid: &str,
+) -> Result<Option<Uuid>> {
+    use crate::tables::contacts;
+    Ok(contacts::table
+        .filter(contacts::account_id.eq(account).and(contacts::wxid.eq(wxid)))
+        .filter(contacts::organization_id.eq(organization))
+        .select(contacts::id)
+        .first(conn)
+        .await
+        .optional()?)
+}
+
 /// Returns how many living enrollments a plan has.
 pub async fn living(conn: &mut Conn, organization: Uuid, sop: Uuid) -> Result<i64> {
     Ok(sop_enrollments::table

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use entropy_jobs::job::Job;
 use entropy_jobs::kinds::{
     ai_reply, check_online, check_silence, cost_tally, download_media, each_account, expire_keys,
-    handle_callback, index_messages, prune_history, reap_workers, send_message, sync_contacts,
+    handle_callback, index_messages, prune_history, reap_workers, send_message, sop_step, sync_contacts,
 };
 use entropy_jobs::message::{MAX_TEXT_CHARS, MAX_XML_BYTES, Message};
 use entropy_jobs::outbound_url::{MAX_LENGTH, UrlPolicy, check};
@@ -35,6 +35,7 @@ pub fn job_args(bytes: &[u8]) {
         "index_messages" => read::<index_messages::IndexMessages>(version, &args),
         "prune_history" => read::<prune_history::PruneHistory>(version, &args),
         "reap_workers" => read::<reap_workers::ReapWorkers>(version, &args),
+        "sop_step" => read::<sop_step::SopStep>(version, &args),
         "sync_contacts" => read::<sync_contacts::SyncContacts>(version, &args),
         _ => {}
     }
