@@ -60,10 +60,17 @@ pub enum Asker {
 ///
 /// The order is that of the reasons' weight, and the first "no" counts: the plan, emergency stops, the account, the person, the
 /// conversation, lateness, window, caps. Rendering and the account's rate come after it.
-pub fn may_send(situation: &Situation<'_>, asker: Asker, by_model: bool, planned_at: DateTime<Utc>) -> Verdict {
+pub fn may_send(
+    situation: &Situation<'_>,
+    asker: Asker,
+    by_model: bool,
+    planned_at: DateTime<Utc>,
+) -> Verdict {
     let (now, facts) = (situation.now, situation.facts);
-    let later = |code| {
-        Verdict::NotYet { until: now + LOOK_AGAIN + apart(situation.enrollment.id), code, moves: false }
+    let later = |code| Verdict::NotYet {
+        until: now + LOOK_AGAIN + apart(situation.enrollment.id),
+        code,
+        moves: false,
     };
     match facts.plan_status.as_str() {
         "RUNNING" => {}
@@ -88,7 +95,11 @@ pub fn may_send(situation: &Situation<'_>, asker: Asker, by_model: bool, planned
     }
     if situation.mode() != Mode::Ai {
         let left = facts.mode_until.map_or(TAKEN_OVER, |until| until - facts.true_now);
-        return Verdict::NotYet { until: now + left.max(TimeDelta::seconds(1)), code: "taken_over", moves: false };
+        return Verdict::NotYet {
+            until: now + left.max(TimeDelta::seconds(1)),
+            code: "taken_over",
+            moves: false,
+        };
     }
     let config = &situation.plan.config;
     match late::expired(planned_at, now, config.late.as_ref(), situation.zone()) {

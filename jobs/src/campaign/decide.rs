@@ -23,7 +23,7 @@ const MOST_STEPS: usize = 300;
 const LOOK_AT_WAITING: TimeDelta = TimeDelta::minutes(10);
 
 /// The same for a message that has passed its gate.
-const LOOK_AT_SENDING: TimeDelta = TimeDelta::minutes(1);
+const LOOK_AT_SENDING: TimeDelta = TimeDelta::seconds(20);
 
 /// What is locked beside the enrollment, or must be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -173,6 +173,9 @@ impl Walk<'_> {
                 return self.done();
             }
             if self.stop(step, row.as_ref()) {
+                if let (Sent::Over(at), "paused") = (sent, self.enrollment.state.as_str()) {
+                    self.goes_on_behind(step, at);
+                }
                 return self.done();
             }
             let then = match sent {
@@ -216,6 +219,15 @@ impl Walk<'_> {
         self.enrollment.reached_at = if was_sent && waits_for_reply { due.min(now) } else { now };
         self.enrollment.planned_at = Some(due);
         self.enrollment.state = "active".to_owned();
+    }
+
+    /// It is held behind a message that is over: when it goes on, that is not looked at again.
+    fn goes_on_behind(&mut self, step: &Step, at: DateTime<Utc>) {
+        let held = (self.enrollment.state.clone(), self.enrollment.reason.clone());
+        self.go(&next_of(step), at, true);
+        if self.enrollment.finished_at.is_none() {
+            (self.enrollment.state, self.enrollment.reason) = held;
+        }
     }
 
     /// Writes what became of the step at which it stands.
@@ -315,7 +327,8 @@ impl Walk<'_> {
             StopAction::Exit => {}
         }
         // What has passed its gate is not called back: how it ends is noted all the same.
-        let stands = |row: &&Row| matches!(row.state.as_str(), "planned" | "due" | "deferred" | "held_for_review");
+        let stands =
+            |row: &&Row| matches!(row.state.as_str(), "planned" | "due" | "deferred" | "held_for_review");
         if let Some(row) = row.filter(stands) {
             let (state, reason) = ("canceled".to_owned(), Some(reason.to_owned()));
             let finished_at = Some(now);
@@ -363,7 +376,8 @@ impl Walk<'_> {
             }
             Step::WaitReply(wait) => {
                 let zone = self.situation.zone();
-                let end = row.map_or_else(|| moment::after(planned, wait.timeout, zone), |row| row.planned_at);
+                let end =
+                    row.map_or_else(|| moment::after(planned, wait.timeout, zone), |row| row.planned_at);
                 let replied =
                     self.enrollment.replied_at.is_some_and(|replied| replied >= self.enrollment.reached_at);
                 if let (true, Some(next)) = (replied, &wait.on_reply) {
@@ -566,18 +580,17 @@ fn end_of(row: &Row, job: Option<&SendJob>) -> Option<(&'static str, Option<Stri
         return Some((if left { "unknown" } else { "planned" }, None, left));
     };
     let code = job.code.clone().or_else(|| job.send_code.clone());
-    let left = job.counts.unwrap_or(false);
     match (job.final_state.as_deref(), job.send_state.as_deref()) {
         (_, Some("sent")) => Some(("sent", None, true)),
         (Some(_), Some("unknown" | "sending")) => Some(("unknown", code, true)),
         (None, _) => None,
-        (Some("dead"), _) => Some(("failed", code, left)),
+        (Some("dead"), _) => Some(("failed", code, false)),
         (Some("cancelled"), _) => match code.as_deref() {
             Some("taken_over" | "newer_message" | "superseded") => Some(("planned", code, false)),
-            _ => Some(("canceled", code, left)),
+            _ => Some(("canceled", code, false)),
         },
         // Completed without a send: nothing of ours does that.
-        _ => Some(("skipped", code, left)),
+        _ => Some(("skipped", code, false)),
     }
 }
 

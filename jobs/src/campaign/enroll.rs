@@ -69,7 +69,8 @@ pub async fn enroll(
         return Ok(None);
     }
     let house = facts::house(conn, organization).await?;
-    let enrolling = Enrolling { organization, sop, version: locked.version, plan: &plan, house: &house, cause };
+    let enrolling =
+        Enrolling { organization, sop, version: locked.version, plan: &plan, house: &house, cause };
     let (mut rows, mut refused, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
     for candidate in &candidates {
         let elsewhere = !locked.account_ids.is_empty() && !locked.account_ids.contains(&candidate.account_id);

@@ -14,12 +14,17 @@ use crate::services::Context;
 use crate::sop::config::step::Step;
 
 /// When a message that has passed its gate is looked at, should its end go unnoticed, in milliseconds.
-const LOOK_AT_SENDING_MS: i64 = 60_000;
+const LOOK_AT_SENDING_MS: i64 = 20_000;
 
 /// Asks everything once more. A "no" is written down with it: the step and its enrollment come due again when it may be otherwise.
 ///
 /// The caller holds the account's lane. The conversation is locked as well, so of a takeover and this gate one comes first.
-pub async fn ask(conn: &mut Conn, ctx: &Context, campaign: &Campaign, peer: &str) -> Result<Result<(), JobError>> {
+pub async fn ask(
+    conn: &mut Conn,
+    ctx: &Context,
+    campaign: &Campaign,
+    peer: &str,
+) -> Result<Result<(), JobError>> {
     let organization = ctx.organization_id;
     let Some(before) = enrollments::get(conn, organization, campaign.enrollment_id).await? else {
         return Ok(Err(passed_by()));
@@ -31,8 +36,8 @@ pub async fn ask(conn: &mut Conn, ctx: &Context, campaign: &Campaign, peer: &str
         return Ok(Err(passed_by()));
     };
     let row = steps::get(conn, campaign.enrollment_id, &campaign.step_id).await?;
-    let at_step = enrollment.finished_at.is_none()
-        && enrollment.step_id.as_deref() == Some(campaign.step_id.as_str());
+    let at_step =
+        enrollment.finished_at.is_none() && enrollment.step_id.as_deref() == Some(campaign.step_id.as_str());
     let mine = |row: &Row| row.job_id == Some(ctx.job_id) && matches!(row.state.as_str(), "due" | "sending");
     let Some(row) = row.filter(|row| at_step && mine(row)) else { return Ok(Err(passed_by())) };
     if enrollment.state == "paused" {

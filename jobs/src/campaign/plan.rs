@@ -62,9 +62,7 @@ async fn read(conn: &mut Conn, sop: Uuid, version: i32) -> Result<Option<Plan>> 
     };
     let pinned = approved.materials.as_object().into_iter().flatten();
     let (keys, revisions): (Vec<String>, Vec<i32>) = pinned
-        .filter_map(|(key, revision)| {
-            Some((key.clone(), i32::try_from(revision.as_i64()?).ok()?))
-        })
+        .filter_map(|(key, revision)| Some((key.clone(), i32::try_from(revision.as_i64()?).ok()?)))
         .unzip();
     let mut materials = HashMap::new();
     if !keys.is_empty() {

@@ -19,7 +19,11 @@ pub struct Stopped<'a> {
 ///
 /// An answer counts for the step at which it came: one that a `wait_reply` has taken is not held against the steps after it.
 /// `taken_by_next`: the message just sent is followed by a `wait_reply` that has a way of its own for answers.
-pub fn stopped<'a>(situation: &'a Situation<'_>, step: Option<&Step>, taken_by_next: bool) -> Option<Stopped<'a>> {
+pub fn stopped<'a>(
+    situation: &'a Situation<'_>,
+    step: Option<&Step>,
+    taken_by_next: bool,
+) -> Option<Stopped<'a>> {
     let (config, enrollment) = (&situation.plan.config, &situation.enrollment);
     let own_way = matches!(step, Some(Step::WaitReply(step)) if step.on_reply.is_some());
     let met = |rule: &Stop| -> Option<&'static str> {

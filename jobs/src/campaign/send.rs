@@ -119,7 +119,9 @@ pub(crate) async fn settle(conn: &mut Conn, campaign: &Campaign, job: Uuid, end:
             steps::withdraw(conn, enrollment, step, job).await
         }
         (state, _) => {
-            steps::settle(conn, enrollment, step, job, state, end.error_code, end.counts).await
+            // What was refused did not leave, so no cap counts it.
+            let left = state != "failed";
+            steps::settle(conn, enrollment, step, job, state, end.error_code, left).await
         }
     }
 }

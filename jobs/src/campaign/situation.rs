@@ -117,7 +117,9 @@ impl<'a> Situation<'a> {
     /// Returns who answers in the conversation.
     pub fn mode(&self) -> Mode {
         match self.facts.mode.as_deref() {
-            Some("human") if self.facts.mode_until.is_some_and(|until| until <= self.facts.true_now) => Mode::Ai,
+            Some("human") if self.facts.mode_until.is_some_and(|until| until <= self.facts.true_now) => {
+                Mode::Ai
+            }
             Some("human") => Mode::Human,
             Some("paused") => Mode::Paused,
             _ => Mode::Ai,
@@ -174,12 +176,16 @@ impl<'a> Situation<'a> {
     pub fn for_conditions(&self) -> condition::Facts {
         let (facts, enrollment) = (self.facts, &self.enrollment);
         let local = self.now.with_timezone(&self.zone());
-        let arms = enrollment.arms.as_object().into_iter().flatten().filter_map(|(step, arm)| {
-            Some((StepId::parse(step).ok()?, ArmKey::parse(arm.as_str()?).ok()?))
-        });
+        let arms =
+            enrollment.arms.as_object().into_iter().flatten().filter_map(|(step, arm)| {
+                Some((StepId::parse(step).ok()?, ArmKey::parse(arm.as_str()?).ok()?))
+            });
         let chosen = self.calendar.chosen(self.plan.config.send_window.holiday_calendar);
         let hours = |since: DateTime<Utc>| {
-            #[expect(clippy::cast_precision_loss, reason = "hours are asked about, and not parts of a second")]
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "hours are asked about, and not parts of a second"
+            )]
             let seconds = (self.now - since).num_seconds().max(0) as f64;
             seconds / 3600.0
         };

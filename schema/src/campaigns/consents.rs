@@ -29,23 +29,18 @@ pub struct Consent {
     pub recorded_by: Option<Uuid>,
 }
 
-/// Returns the consents of a contact, withdrawn ones too, in the order of their purposes.
-pub async fn of(conn: &mut Conn, organization: Uuid, contact: Uuid) -> Result<Vec<Consent>> {
+/// Returns the consents of contacts, withdrawn ones too, in the order of their purposes.
+pub async fn of(conn: &mut Conn, organization: Uuid, contacts: &[Uuid]) -> Result<Vec<Consent>> {
     Ok(consents::table
-        .filter(consents::contact_id.eq(contact).and(consents::organization_id.eq(organization)))
-        .order(consents::purpose)
+        .filter(consents::contact_id.eq_any(contacts).and(consents::organization_id.eq(organization)))
+        .order((consents::contact_id, consents::purpose))
         .select(Consent::as_select())
         .load(conn)
         .await?)
 }
 
 /// Makes these the consents of a contact: those that are not among them are withdrawn, and kept with that.
-pub async fn replace(
-    conn: &mut Conn,
-    organization: Uuid,
-    contact: Uuid,
-    given: &[Consent],
-) -> Result<()> {
+pub async fn replace(conn: &mut Conn, organization: Uuid, contact: Uuid, given: &[Consent]) -> Result<()> {
     let purposes: Vec<&str> = given.iter().map(|consent| consent.purpose.as_str()).collect();
     diesel::update(consents::table)
         .filter(consents::contact_id.eq(contact).and(consents::organization_id.eq(organization)))

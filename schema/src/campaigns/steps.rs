@@ -57,12 +57,7 @@ pub struct Step {
 
 /// Returns a step.
 pub async fn get(conn: &mut Conn, enrollment: Uuid, step: &str) -> Result<Option<Step>> {
-    Ok(sop_steps::table
-        .find((enrollment, step))
-        .select(Step::as_select())
-        .first(conn)
-        .await
-        .optional()?)
+    Ok(sop_steps::table.find((enrollment, step)).select(Step::as_select()).first(conn).await.optional()?)
 }
 
 /// Returns the steps of an enrollment of the organisation, in the order in which they were due.
@@ -177,16 +172,13 @@ pub struct SendJob {
     /// The code of that send's error.
     #[diesel(sql_type = Nullable<Text>)]
     pub send_code: Option<String>,
-    /// That send may have left this machine.
-    #[diesel(sql_type = Nullable<Bool>)]
-    pub counts: Option<bool>,
 }
 
 /// Returns how a job that sends stands; none: it is not on record any more.
 pub async fn send_job(conn: &mut Conn, job: Uuid) -> Result<Option<SendJob>> {
     Ok(sql_query(
-        "SELECT j.final_state, j.error ->> 'code' AS code, s.state AS send_state, s.error_code AS send_code, s.counts \
-         FROM jobs j LEFT JOIN LATERAL (SELECT x.state, x.error_code, x.counts FROM sends x WHERE x.job_id = j.id \
+        "SELECT j.final_state, j.error ->> 'code' AS code, s.state AS send_state, s.error_code AS send_code \
+         FROM jobs j LEFT JOIN LATERAL (SELECT x.state, x.error_code FROM sends x WHERE x.job_id = j.id \
              ORDER BY x.id DESC LIMIT 1) s ON true WHERE j.id = $1",
     )
     .bind::<SqlUuid, _>(job)
