@@ -180,7 +180,7 @@ impl Walk<'_> {
             }
             let then = match sent {
                 Sent::Over(at) => Then::On(next_of(step), at),
-                _ => self.step(step, row.as_ref()),
+                _ => self.not_due(step).unwrap_or_else(|| self.step(step, row.as_ref())),
             };
             match then {
                 Then::On(next, due) => {
@@ -223,10 +223,11 @@ impl Walk<'_> {
 
     /// It is held behind a message that is over: when it goes on, that is not looked at again.
     fn goes_on_behind(&mut self, step: &Step, at: DateTime<Utc>) {
-        let held = (self.enrollment.state.clone(), self.enrollment.reason.clone());
+        let held = self.enrollment.clone();
         self.go(&next_of(step), at, true);
         if self.enrollment.finished_at.is_none() {
-            (self.enrollment.state, self.enrollment.reason) = held;
+            let step_id = self.enrollment.step_id.take();
+            self.enrollment = Enrollment { step_id, planned_at: self.enrollment.planned_at, ..held };
         }
     }
 
@@ -313,6 +314,8 @@ impl Walk<'_> {
                 self.enrollment.state = "paused".to_owned();
                 self.enrollment.reason = Some(reason.to_owned());
                 self.enrollment.wait_code = Some("paused".to_owned());
+                // What has paused it does not pause it again; what comes meanwhile counts.
+                self.enrollment.reached_at = now + TimeDelta::microseconds(1);
                 let zone = self.situation.zone();
                 self.enrollment.due_at = rule.resume_after.map(|after| moment::after(now, after, zone));
                 return true;
@@ -336,6 +339,17 @@ impl Walk<'_> {
         }
         self.exit(reason, rule.outcome.as_deref());
         true
+    }
+
+    /// Stays at a step whose time has not come: something has happened meanwhile that changes nothing. Waits have times of their own.
+    fn not_due(&mut self, step: &Step) -> Option<Then> {
+        let planned = self.enrollment.planned_at.filter(|planned| *planned > self.situation.now)?;
+        if matches!(step, Step::Wait(_) | Step::WaitReply(_)) {
+            return None;
+        }
+        let code = self.enrollment.wait_code.clone().unwrap_or_else(|| "begins".to_owned());
+        self.wait(planned, &code);
+        Some(Then::Stay)
     }
 
     /// Everything known, with what this run has changed of it.

@@ -43,6 +43,9 @@ pub struct Passed {
 /// Hands out what is due, up to one batch.
 pub async fn pass(db: &Db) -> Result<Passed> {
     let mut conn = db.conn().await?;
+    if !enrollments::any_due(&mut conn).await? {
+        return Ok(Passed { handed_out: 0, rest: EVERY });
+    }
     for _ in 0..3 {
         match conn.transaction(async |conn| hand_out(conn).await).await {
             // A job ended at this very moment whose key was looked at.
@@ -54,11 +57,6 @@ pub async fn pass(db: &Db) -> Result<Passed> {
 }
 
 async fn hand_out(conn: &mut Conn) -> Result<Passed> {
-    // One index probe, as long as nothing is due.
-    let due = enrollments::take_due(conn, 1).await?;
-    if due.is_empty() {
-        return Ok(Passed { handed_out: 0, rest: EVERY });
-    }
     let room = AT_ONCE - enrollments::jobs_under_way(conn, SopStep::QUEUE, AT_ONCE).await?;
     if room <= 0 {
         return Ok(Passed { handed_out: 0, rest: CROWDED });

@@ -90,6 +90,24 @@ pub struct Due {
     pub account_id: Uuid,
 }
 
+#[derive(QueryableByName)]
+struct Flag {
+    #[diesel(sql_type = Bool)]
+    found: bool,
+}
+
+/// Tells whether anything is due: one index probe.
+pub async fn any_due(conn: &mut Conn) -> Result<bool> {
+    let row = sql_query(
+        "SELECT COALESCE((SELECT due_at FROM sop_enrollments WHERE due_at IS NOT NULL ORDER BY due_at LIMIT 1) \
+             <= campaign_now(), false) AS found",
+    )
+    .cached()
+    .get_result::<Flag>(conn)
+    .await?;
+    Ok(row.found)
+}
+
 /// Locks enrollments that are due, the oldest first; those that somebody else is busy with are skipped.
 pub async fn take_due(conn: &mut Conn, limit: i64) -> Result<Vec<Due>> {
     Ok(sql_query(
@@ -108,7 +126,6 @@ pub async fn take_due(conn: &mut Conn, limit: i64) -> Result<Vec<Due>> {
 pub async fn handed_out(conn: &mut Conn, ids: &[Uuid]) -> Result<()> {
     sql_query(
         "UPDATE sop_enrollments SET due_at = campaign_now() + interval '5 minutes', \
-             reached_at = CASE WHEN state = 'paused' THEN campaign_now() ELSE reached_at END, \
              failures = CASE WHEN state = 'paused' THEN 0 ELSE failures END, \
              reason = NULL, paused_from = NULL, state = 'active' WHERE id = ANY($1)",
     )

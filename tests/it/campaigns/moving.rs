@@ -1,5 +1,6 @@
 //! The ways through a plan.
 
+use entropy_jobs::incoming::{ContactChange, What};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -136,4 +137,43 @@ async fn nobody_is_in_a_plan_twice_whoever_brings_them_in() {
     scene.settles().await;
     assert_eq!(scene.words(), ["您好"]);
     assert_eq!(scene.standing().await, ["completed"]);
+}
+
+#[tokio::test]
+async fn what_happens_to_a_contact_brings_it_into_the_plans_that_begin_with_it() {
+    let scene = Scene::set().await;
+    let config = |trigger: serde_json::Value, text: &str| {
+        json!({
+            "trigger": trigger, "stop": [], "steps": [send("first", text, json!(null))],
+            "audience": { "kind": "friend", "consent": { "required": false }, "exclude_other_active_sop": false },
+        })
+    };
+    let word = json!({ "type": "event", "event": "keyword_received", "keywords": ["课程"], "delay": "PT2M" });
+    scene.plan_with(config(word, "课程资料")).await;
+    scene.plan_with(config(json!({ "type": "event", "event": "friend_added" }), "欢迎")).await;
+    scene.friend("wxid_a").await;
+    scene.writes("wxid_a", "你好").await;
+    assert_eq!(scene.standing().await, Vec::<String>::new());
+    scene.writes("wxid_a", "想问一下 课 程").await;
+    assert_eq!(scene.standing().await, ["pending first 11-23 10:02 begins"]);
+    scene.clock("2026-11-23T10:01:00+08:00").await;
+    scene.writes("wxid_a", "课程还有吗？").await;
+    scene.settles().await;
+    assert_eq!(scene.standing().await, ["waiting first 11-23 10:02 begins"], "not before its time, and once");
+    let change = ContactChange {
+        wxid: "wxid_new".into(),
+        nickname: Some("新朋友".into()),
+        remark: None,
+        alias: None,
+        avatar: None,
+        became_friend: true,
+    };
+    scene.happens(What::ContactChanged(change.clone())).await;
+    scene.happens(What::ContactChanged(change)).await;
+    scene.clock("2026-11-23T10:02:00+08:00").await;
+    scene.settles().await;
+    assert_eq!(scene.standing().await, ["completed", "completed"]);
+    let mut said = scene.said();
+    said.sort();
+    assert_eq!(said, [("wxid_a".into(), "课程资料".into()), ("wxid_new".into(), "欢迎".into())]);
 }
