@@ -122,7 +122,8 @@ async fn nobody_is_in_a_plan_twice_whoever_brings_them_in() {
     let contact = scene.friend("wxid_a").await;
     let other = scene.another_account().await;
     let same_person = scene.friend_of(other, "wxid_a").await;
-    let both = futures::future::join_all((0..4).map(|_| scene.enroll(plan, &[contact, contact]))).await;
+    let twice = [contact, contact];
+    let both = futures::future::join_all((0..4).map(|_| scene.enroll(plan, &twice))).await;
     assert_eq!(both.iter().map(|done| done.enrolled.len()).sum::<usize>(), 1);
     let again = scene.enroll(plan, &[same_person, Uuid::nil()]).await;
     assert_eq!(again.refused, [(same_person, "in_plan"), (Uuid::nil(), "contact_not_found")]);
