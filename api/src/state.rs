@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use chrono::{DateTime, SubsecRound, Utc};
+use entropy_jobs::campaign::plan::Plans;
 use entropy_jobs::enqueue::Enqueuer;
 use entropy_jobs::incoming::intake::Intake;
 use entropy_jobs::media::{Links, Store};
@@ -102,6 +103,8 @@ pub struct Inner {
     pub(crate) intake: Intake,
     /// Finds messages.
     pub(crate) search: Arc<dyn MessageSearch>,
+    /// The versions of campaigns' plans, read.
+    pub(crate) plans: Plans,
     /// What organisations have in their queues.
     pub(crate) queue_counts: Fresh<Uuid, Vec<Counts>>,
 }
@@ -134,6 +137,7 @@ impl AppState {
             addressees: Addressees::new(config.db.clone()),
             intake: Intake::new(config.db.clone(), config.waker.clone()),
             search: search::of(&config.db, &config.search)?,
+            plans: Plans::default(),
             queue_counts: Fresh::new(Duration::from_secs(2)),
             redis,
             namespace: config.stores.namespace,

@@ -12,6 +12,8 @@ use entropy_schema::sends::{self, GateFacts, NewSend};
 use entropy_schema::{Conn, turns};
 use uuid::Uuid;
 
+use crate::campaign;
+use crate::campaign::send::Campaign;
 use crate::conversation::arrive::kinds;
 use crate::conversation::guard::{self, Passed, Speaker};
 use crate::job::{Failure, JobError, Scope, Snooze};
@@ -36,6 +38,8 @@ pub struct Intent<'a> {
     pub content: Option<&'a serde_json::Value>,
     /// Who says it, and as an answer to what.
     pub speaker: Speaker,
+    /// The step of a campaign that it carries out.
+    pub campaign: Option<&'a Campaign>,
 }
 
 /// The gate's consent: the send record stands at `sending`.
@@ -84,6 +88,11 @@ pub async fn pass(
         if let Err(refusal) = wanted(&facts) {
             return Ok(Err(Refusal::No(refusal)));
         }
+        if let Some(campaign) = intent.campaign
+            && let Err(refusal) = campaign::gate::ask(conn, ctx, campaign, intent.to_wxid).await?
+        {
+            return Ok(Err(Refusal::No(refusal)));
+        }
         let passed = match may_speak(conn, ctx, &intent).await? {
             Ok(passed) => passed,
             Err(refusal) => return Ok(Err(Refusal::No(refusal))),
@@ -110,6 +119,11 @@ pub async fn pass(
         if facts.left_over {
             sends::withdraw(conn, ctx.job_id).await?;
         }
+        if let Some(campaign) = intent.campaign
+            && !campaign::gate::begin(conn, ctx, campaign).await?
+        {
+            return Ok(Err(Refusal::No(stopped())));
+        }
         let send_id = Uuid::now_v7();
         let send = NewSend {
             id: send_id,
@@ -123,6 +137,9 @@ pub async fn pass(
             message: Some(outgoing(ctx, &intent, &wxid)),
         };
         if !sends::begin(conn, &send).await? {
+            if let Some(campaign) = intent.campaign {
+                campaign::gate::withdraw(conn, ctx, campaign).await?;
+            }
             return Ok(Err(Refusal::No(shut(conn, ctx, &intent).await?)));
         }
         if let (Passed::FirstPart, Some(reply)) = (passed, intent.speaker.reply) {
@@ -132,6 +149,16 @@ pub async fn pass(
         Ok(Ok(Permit { send_id, device, wxid, token_key, own_token, limits }))
     })
     .await
+}
+
+/// A campaign was stopped while its windows were read: it is asked again at once, and told so.
+fn stopped() -> JobError {
+    JobError::Snooze(Snooze {
+        delay: Duration::from_secs(1),
+        code: "stopped",
+        note: "the campaign was stopped at this moment".into(),
+        scope: Scope::Job,
+    })
 }
 
 /// What the conversation shows of the message.

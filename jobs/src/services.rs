@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::ai::port::AiClient;
 use crate::ai::words;
+use crate::campaign::plan::Plans;
 use crate::contact_source::ContactSource;
 use crate::media::{Links, MediaSource, Store};
 use crate::metrics::Metrics;
@@ -43,6 +44,8 @@ pub struct Services {
     pub ask_guard: Arc<dyn AskGuard>,
     /// The organisations' sensitive words, compiled.
     pub words: Arc<words::Cache>,
+    /// The versions of campaigns' plans, read.
+    pub plans: Arc<Plans>,
     /// Opens sealed provider tokens; none: no key is configured.
     pub vault: Option<Arc<Vault>>,
     /// The token of accounts that have none of their own, and the key of its window.

@@ -16,6 +16,7 @@ DROP TABLE material_revisions;
 DROP TABLE materials;
 DROP TABLE stops;
 DROP TABLE consents;
+DROP FUNCTION campaign_now();
 DROP TABLE sop_steps;
 DROP TABLE sop_enrollments;
 DROP TABLE sop_versions;

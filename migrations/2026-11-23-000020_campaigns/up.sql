@@ -155,6 +155,12 @@ CREATE INDEX sop_steps_contact_sent_idx ON sop_steps (contact_id, sent_at) WHERE
 CREATE INDEX sop_steps_account_sent_idx ON sop_steps (account_id, sent_at) WHERE sent_at IS NOT NULL;
 CREATE INDEX sop_steps_sop_idx ON sop_steps (sop_id, version, step_id);
 CREATE INDEX sop_steps_review_idx ON sop_steps (organization_id, enrollment_id) WHERE state = 'held_for_review';
+-- What waits in an account's lane counts against its caps before it is sent.
+CREATE INDEX sop_steps_due_idx ON sop_steps (account_id) WHERE state = 'due';
+
+-- The clock of campaigns. Limits and leases keep the true one; so that a test can let a month of campaign pass, it puts
+-- another function in the place of this one, in its own database.
+CREATE FUNCTION campaign_now() RETURNS timestamptz LANGUAGE sql VOLATILE AS 'SELECT clock_timestamp()';
 
 -- ------------------------------------------------------------------------------------------------------------------
 -- Whom one may write to

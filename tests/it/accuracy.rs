@@ -280,6 +280,7 @@ fn message(client: &Client, account: Uuid, n: u64) -> NewJob {
         origin: Origin::Person,
         reply: None,
         confirms_opt_out: false,
+        campaign: None,
     };
     new_job(&args, unhurried(client.organization))
 }

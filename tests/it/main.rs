@@ -11,6 +11,7 @@ mod api;
 mod architecture;
 mod budgets;
 mod callbacks;
+mod campaigns;
 mod clocks;
 mod contacts_sync;
 mod conversations;

@@ -25,7 +25,7 @@ use crate::adapters::media::GeweMedia;
 use crate::attempt::Runner;
 use crate::broker::Broker;
 use crate::guard::{AskFence, Guard};
-use crate::maintenance::{janitor, redis_watch, rescuer::Rescuer};
+use crate::maintenance::{campaigns, janitor, redis_watch, rescuer::Rescuer};
 use crate::{heartbeat, presence, relay::Relay};
 
 /// How long a drain waits for attempts, before it cuts them off. The process is gone within 30 s.
@@ -104,6 +104,7 @@ impl Worker {
             db,
             ask_guard: Arc::new(AskFence::default()),
             words: Arc::default(),
+            plans: Arc::default(),
             ai: Arc::new(FastGptClient::new(fastgpt.endpoint.as_deref(), Patience::default())?),
             sender: Arc::new(client.clone()),
             media: Arc::new(GeweMedia::new(client.clone())?),
@@ -156,6 +157,10 @@ impl Worker {
         parts.spawn({
             let stop = stop.clone();
             async move { relay.run(stop).await }
+        });
+        parts.spawn({
+            let (db, ended, stop) = (services.db.clone(), ended.clone(), stop.clone());
+            async move { campaigns::run(&db, &ended, stop).await }
         });
         let rescuer = Rescuer {
             worker: id,

@@ -2,7 +2,11 @@
 
 use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
+use entropy_jobs::campaign::events::{self as campaigns, Happened};
+use entropy_jobs::campaign::plan::Plans;
 use entropy_jobs::conversation::opt_out;
+use entropy_schema::campaigns::consents::{self, Consent};
+use entropy_schema::campaigns::enrollments;
 use entropy_schema::contacts::{self, Contact};
 use entropy_schema::opt_outs::{self, NewOptOut, OptOut};
 use entropy_schema::views::conversations::{self as views, ContactFilter};
@@ -31,6 +35,9 @@ const MAX_TAG_CHARS: usize = 32;
 const MAX_VARIABLES: usize = 50;
 const MAX_NAME_CHARS: usize = 64;
 const MAX_VALUE_CHARS: usize = 500;
+const MAX_CONSENTS: usize = 20;
+const MAX_PURPOSE_CHARS: usize = 40;
+const MAX_BASIS_CHARS: usize = 500;
 
 /// What a contact is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
@@ -84,12 +91,38 @@ struct ContactView {
     opted_out_at: Option<DateTime<Utc>>,
     /// The word that was written, or `person`.
     opted_out_by: Option<String>,
+    /// What it has agreed to.
+    consents: Vec<ConsentView>,
     added_at: Option<DateTime<Utc>>,
     /// Since when it is no friend any more, or the group was left.
     removed_at: Option<DateTime<Utc>>,
     synced_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+}
+
+/// What a contact has agreed to.
+#[derive(Debug, Object)]
+struct ConsentView {
+    /// To what.
+    purpose: String,
+    /// On what ground we believe it.
+    basis: String,
+    given_at: DateTime<Utc>,
+    /// Since when it does not hold any more.
+    withdrawn_at: Option<DateTime<Utc>>,
+}
+
+/// A contact's consent.
+#[derive(Debug, Object)]
+#[oai(deny_unknown_fields)]
+pub(super) struct ConsentArg {
+    /// To what: 1 to 40 characters, as plans name it.
+    purpose: Text,
+    /// On what ground we believe it: 1 to 500 characters.
+    basis: Text,
+    /// When it was given.
+    given_at: DateTime<Utc>,
 }
 
 /// What to change; what is left out stays.
@@ -100,6 +133,8 @@ struct UpdateContact {
     tags: Option<Vec<Text>>,
     /// All of its values: an object of up to 50 texts, numbers and booleans.
     variables: Option<Value>,
+    /// All that it has agreed to, up to 20; what is not among them is withdrawn.
+    consents: Option<Vec<ConsentArg>>,
     /// Nothing that a machine writes goes to it.
     suppressed: Option<bool>,
 }
@@ -148,12 +183,15 @@ impl Contacts {
         let rows = views::contacts(&mut conn, organization, &filter, ask.before, ask.fetch()).await?;
         let wxids: Vec<&str> = rows.iter().map(|row| row.wxid.as_str()).collect();
         let outs = opt_outs::of(&mut conn, organization, &wxids).await?;
+        let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+        let consents = consents::of(&mut conn, organization, &ids).await?;
         Ok(Json(ask.page(
             rows,
             |row| row.id,
             |row| {
                 let out = outs.iter().find(|out| out.wxid == row.wxid).cloned();
-                view(row, out)
+                let given = consents.iter().filter(|one| one.contact_id == row.id).cloned().collect();
+                view(row, out, given)
             },
         )))
     }
@@ -184,19 +222,21 @@ impl Contacts {
         body: Body<UpdateContact>,
     ) -> Result<Json<ContactView>, ApiError> {
         caller.require(Role::Agent)?;
-        let UpdateContact { tags, variables, suppressed } = body.0;
+        let UpdateContact { tags, variables, consents, suppressed } = body.0;
+        let now = state.now().await;
         let mut problems = Vec::new();
         let tags = tags.map(|tags| checked_tags(tags, &mut problems));
         let variables = variables.map(|variables| checked_variables(variables, &mut problems));
+        let consents = consents.map(|consents| checked_consents(consents, now, &mut problems));
         if !problems.is_empty() {
             return Err(ApiError::unprocessable(problems));
         }
-        let now = state.now().await;
         let mut conn = state.db.conn().await?;
         conn.transaction(async |conn| {
             let contact = contacts::lock(conn, caller.organization_id, id.0).await?;
             let mut contact = contact.ok_or_else(contact_not_found)?;
             let before = facts(&contact);
+            let (old_tags, was_suppressed) = (contact.tags.clone(), contact.suppressed_at.is_some());
             if let Some(tags) = &tags {
                 contact.tags.clone_from(tags);
             }
@@ -209,11 +249,23 @@ impl Contacts {
                 None => {}
             }
             contacts::update(conn, &contact).await?;
+            let mut after = facts(&contact);
+            if let Some(consents) = &consents {
+                let rows = consent_rows(consents, &contact, Some(caller.id));
+                consents::replace(conn, caller.organization_id, contact.id, &rows).await?;
+                after["consents"] =
+                    json!(consents.iter().map(|one| one.purpose.as_str()).collect::<Vec<_>>());
+            }
             Note::new("contact.update", "contact", id.0)
                 .before(before)
-                .after(facts(&contact))
+                .after(after)
                 .write(conn, &caller, &origin)
-                .await
+                .await?;
+            if !was_suppressed && contact.suppressed_at.is_some() {
+                let reason = "contact_suppressed";
+                campaigns::leave(conn, contact.organization_id, &[contact.id], reason).await?;
+            }
+            tell_campaigns(conn, &state.plans, &contact, &old_tags).await
         })
         .await?;
         read(&mut conn, &caller, id.0).await.map(Json)
@@ -289,7 +341,85 @@ impl Contacts {
 async fn read(conn: &mut Conn, caller: &Caller, id: Uuid) -> Result<ContactView, ApiError> {
     let contact = contacts::get(conn, caller.organization_id, id).await?.ok_or_else(contact_not_found)?;
     let out = opt_outs::of(conn, caller.organization_id, &[contact.wxid.as_str()]).await?.pop();
-    Ok(view(contact, out))
+    let given = consents::of(conn, caller.organization_id, &[id]).await?;
+    Ok(view(contact, out, given))
+}
+
+/// Tells campaigns what has become of a contact's tags. The caller has locked it.
+pub(super) async fn tell_campaigns(
+    conn: &mut Conn,
+    plans: &Plans,
+    contact: &Contact,
+    old_tags: &[String],
+) -> Result<(), ApiError> {
+    let added: Vec<String> = contact.tags.iter().filter(|tag| !old_tags.contains(tag)).cloned().collect();
+    let removed: Vec<String> = old_tags.iter().filter(|tag| !contact.tags.contains(tag)).cloned().collect();
+    if !removed.is_empty() {
+        enrollments::forget_tags(conn, contact.id, &removed).await?;
+    }
+    campaigns::changed(conn, contact.id).await?;
+    if !added.is_empty() {
+        let what = Happened::TagsAdded(&added);
+        campaigns::happened(conn, plans, contact.organization_id, contact.id, what).await?;
+    }
+    Ok(())
+}
+
+/// A consent that was checked.
+pub(super) struct CheckedConsent {
+    purpose: String,
+    basis: String,
+    given_at: DateTime<Utc>,
+}
+
+/// Makes rows of consents.
+pub(super) fn consent_rows(consents: &[CheckedConsent], contact: &Contact, by: Option<Uuid>) -> Vec<Consent> {
+    let row = |consent: &CheckedConsent| Consent {
+        contact_id: contact.id,
+        purpose: consent.purpose.clone(),
+        organization_id: contact.organization_id,
+        basis: consent.basis.clone(),
+        given_at: consent.given_at,
+        withdrawn_at: None,
+        recorded_by: by,
+    };
+    consents.iter().map(row).collect()
+}
+
+/// Consents, each purpose once.
+pub(super) fn checked_consents(
+    consents: Vec<ConsentArg>,
+    now: DateTime<Utc>,
+    problems: &mut Vec<FieldProblem>,
+) -> Vec<CheckedConsent> {
+    if consents.len() > MAX_CONSENTS {
+        let message = format!("has {} consents; {MAX_CONSENTS} are possible", consents.len());
+        problems.push(FieldProblem::new("consents", "too_many", message));
+        return Vec::new();
+    }
+    let mut checked: Vec<CheckedConsent> = Vec::new();
+    for (n, consent) in consents.into_iter().enumerate() {
+        let mut text = |field: &str, text: &str, most: usize| {
+            let text = text.trim();
+            if !(1..=most).contains(&text.chars().count()) || text.chars().any(char::is_control) {
+                let message = format!("must have 1 to {most} characters, none of them a control character");
+                problems.push(FieldProblem::new(format!("consents[{n}].{field}"), "bad_text", message));
+            }
+            text.to_owned()
+        };
+        let purpose = text("purpose", &consent.purpose, MAX_PURPOSE_CHARS);
+        let basis = text("basis", &consent.basis, MAX_BASIS_CHARS);
+        if consent.given_at > now + chrono::TimeDelta::minutes(5) {
+            let message = "lies in the future; say when it was given";
+            problems.push(FieldProblem::new(format!("consents[{n}].given_at"), "in_the_future", message));
+        }
+        if checked.iter().any(|other| other.purpose == purpose) {
+            let message = "is named twice; keep one of them";
+            problems.push(FieldProblem::new(format!("consents[{n}].purpose"), "twice", message));
+        }
+        checked.push(CheckedConsent { purpose, basis, given_at: consent.given_at });
+    }
+    checked
 }
 
 fn contact_not_found() -> ApiError {
@@ -312,7 +442,7 @@ fn checked_tag(path: &str, tag: &str) -> Result<String, FieldProblem> {
 }
 
 /// The tags in their order, each once.
-fn checked_tags(tags: Vec<Text>, problems: &mut Vec<FieldProblem>) -> Vec<String> {
+pub(super) fn checked_tags(tags: Vec<Text>, problems: &mut Vec<FieldProblem>) -> Vec<String> {
     if tags.len() > MAX_TAGS {
         let message = format!("has {} tags; {MAX_TAGS} are possible", tags.len());
         problems.push(FieldProblem::new("tags", "too_many", message));
@@ -329,7 +459,7 @@ fn checked_tags(tags: Vec<Text>, problems: &mut Vec<FieldProblem>) -> Vec<String
     checked
 }
 
-fn checked_variables(variables: Value, problems: &mut Vec<FieldProblem>) -> Value {
+pub(super) fn checked_variables(variables: Value, problems: &mut Vec<FieldProblem>) -> Value {
     let mut problem = |code: &str, message: String| {
         problems.push(FieldProblem::new("variables", code, message));
         Value::Object(Map::new())
@@ -359,7 +489,7 @@ fn checked_variables(variables: Value, problems: &mut Vec<FieldProblem>) -> Valu
     variables
 }
 
-fn view(contact: Contact, out: Option<OptOut>) -> ContactView {
+fn view(contact: Contact, out: Option<OptOut>, consents: Vec<Consent>) -> ContactView {
     ContactView {
         id: contact.id,
         account_id: contact.account_id,
@@ -377,6 +507,15 @@ fn view(contact: Contact, out: Option<OptOut>) -> ContactView {
         opted_out: out.is_some(),
         opted_out_at: out.as_ref().map(|out| out.created_at),
         opted_out_by: out.map(|out| out.reason),
+        consents: consents
+            .into_iter()
+            .map(|consent| ConsentView {
+                purpose: consent.purpose,
+                basis: consent.basis,
+                given_at: consent.given_at,
+                withdrawn_at: consent.withdrawn_at,
+            })
+            .collect(),
         added_at: contact.added_at,
         removed_at: contact.removed_at,
         synced_at: contact.synced_at,

@@ -251,6 +251,7 @@ impl Making<'_> {
             origin: entropy_jobs::conversation::Origin::Person,
             reply: None,
             confirms_opt_out: false,
+            campaign: None,
         };
         let hash = || {
             let (scheduled_at, expires_at) = (request.scheduled_at, request.expires_at);

@@ -13,6 +13,7 @@ mod batch;
 mod budgets;
 mod bulk;
 mod callback_events;
+mod contact_import;
 mod contact_syncs;
 mod contacts;
 mod control;
@@ -20,6 +21,7 @@ mod conversations;
 mod costs;
 mod drafts;
 mod enqueue;
+mod enrollments;
 mod job_view;
 mod jobs;
 mod lanes;
@@ -34,6 +36,7 @@ mod search;
 mod sends;
 mod sensitive_words;
 mod settings;
+mod sop_step;
 mod span;
 mod users;
 mod workers;
@@ -62,6 +65,8 @@ enum Tag {
     Alerts,
     /// What was said to whom, who answers, contacts.
     Conversations,
+    /// Plans that write to many people, step by step: what they say and send, when, and what stops them.
+    Campaigns,
     /// Queues, lanes and workers.
     Operations,
     /// Prices of models and what was spent.
@@ -93,19 +98,25 @@ type Api = (
     auth::Auth,
     users::Users,
     accounts::Accounts,
-    (enqueue::Enqueue, batch::Batch, ai_replies::AiReplies, ai_runs::AiRuns),
+    (enqueue::Enqueue, batch::Batch, ai_replies::AiReplies, ai_runs::AiRuns, sop_step::SopSteps),
     jobs::Jobs,
     control::Control,
     bulk::Bulk,
     sends::Sends,
-    (conversations::Conversations, contacts::Contacts, contact_syncs::ContactSyncs, media::MessageMedia),
+    (
+        conversations::Conversations,
+        contacts::Contacts,
+        contact_import::ContactImport,
+        contact_syncs::ContactSyncs,
+        media::MessageMedia,
+    ),
     queues::Queues,
     lanes::Lanes,
     workers::Workers,
     (callback_events::CallbackEvents, search::MessageSearch),
     (costs::Costs, prices::Prices, budgets::Budgets, reports::Reports),
     audit::AuditLog,
-    Answering,
+    (Answering, enrollments::SopEnrollments),
 );
 
 const DESCRIPTION: &str = "\
@@ -121,19 +132,25 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
         auth::Auth,
         users::Users,
         accounts::Accounts,
-        (enqueue::Enqueue, batch::Batch, ai_replies::AiReplies, ai_runs::AiRuns),
+        (enqueue::Enqueue, batch::Batch, ai_replies::AiReplies, ai_runs::AiRuns, sop_step::SopSteps),
         jobs::Jobs,
         control::Control,
         bulk::Bulk,
         sends::Sends,
-        (conversations::Conversations, contacts::Contacts, contact_syncs::ContactSyncs, media::MessageMedia),
+        (
+            conversations::Conversations,
+            contacts::Contacts,
+            contact_import::ContactImport,
+            contact_syncs::ContactSyncs,
+            media::MessageMedia,
+        ),
         queues::Queues,
         lanes::Lanes,
         workers::Workers,
         (callback_events::CallbackEvents, search::MessageSearch),
         (costs::Costs, prices::Prices, budgets::Budgets, reports::Reports),
         audit::AuditLog,
-        ANSWERING,
+        (ANSWERING, enrollments::SopEnrollments),
     );
     OpenApiService::new(Operations(api), "Entropy", "1").description(DESCRIPTION).server("/api/v1")
 }

@@ -116,6 +116,7 @@ fn send(delivery: &Delivery<'_>, answered_at: Option<DateTime<Utc>>, place: usiz
             answered_at: answered_at.filter(|_| place == 0),
         }),
         confirms_opt_out: false,
+        campaign: None,
     };
     let options = Options {
         organization_id: delivery.organization_id,

@@ -20,6 +20,7 @@ use super::decide::{Asked, Decision, decide, is_late, is_official};
 use super::opt_out::{self, Confirmation};
 use super::turn::{self, Arrival, Debounce};
 use super::{Origin, mode};
+use crate::campaign::events::{self as campaigns, Happened};
 use crate::incoming::Message;
 use crate::job::JobError;
 use crate::services::Context;
@@ -215,10 +216,26 @@ impl Arriving<'_> {
             counts_as_unread: message.kind != "system",
         };
         match messages::receive(conn, &received).await? {
-            true => Ok(()),
+            true => self.tell_campaigns(conn).await,
             // Not under the conversation's lock, where it was looked for; take everything back all the same.
             false => Err(Error::Query(diesel::result::Error::RollbackTransaction)),
         }
+    }
+
+    /// An answer, for campaigns: in a group only what names the account. What came too late begins no plan.
+    async fn tell_campaigns(&self, conn: &mut Conn) -> Result<()> {
+        let (message, organization) = (self.message, self.ctx.organization_id);
+        if message.kind == "system" || (message.is_group() && !message.mentions_me) {
+            return Ok(());
+        }
+        campaigns::replied(conn, organization, self.account, &message.peer_wxid).await?;
+        let late = is_late(message.sent_at, self.facts.now, self.facts.max_age_seconds);
+        if message.kind != "text" || late || self.facts.opted_out {
+            return Ok(());
+        }
+        let plans = &self.ctx.services.plans;
+        let wrote = Happened::Wrote(&message.text);
+        campaigns::happened_to(conn, plans, organization, self.account, &message.peer_wxid, wrote).await
     }
 
     /// Once per conversation and hour.

@@ -2,6 +2,7 @@
 
 use diesel_async::AsyncConnection;
 use entropy_schema::alerts::{self, NewAlert, Severity};
+use entropy_schema::campaigns::enrollments;
 use entropy_schema::contacts::{self, Told};
 use entropy_schema::{Conn, Result, conversations, messages, sends, turns};
 use serde_json::json;
@@ -9,6 +10,7 @@ use uuid::Uuid;
 
 use super::apply::Applied;
 use super::arrive::{is_wxid, kinds};
+use crate::campaign::events::{self as campaigns, Happened};
 use crate::incoming::{AccountEvent, ContactChange, GroupEvent};
 use crate::job::{Failure, JobError};
 use crate::services::Context;
@@ -56,7 +58,21 @@ pub(super) async fn contact_changed(
         avatar: change.avatar.as_deref(),
         became_friend: change.became_friend,
     };
-    contacts::tell(&mut conn, ctx.organization_id, account, &change.wxid, kind, told).await?;
+    let (organization, wxid) = (ctx.organization_id, change.wxid.as_str());
+    conn.transaction(async |conn| {
+        let known = enrollments::contact_of(conn, organization, account, wxid).await?;
+        contacts::tell(conn, organization, account, wxid, kind, told).await?;
+        // A group that was not known has just taken the account in.
+        let happened = match kind {
+            "group" => known.is_none().then_some(Happened::GroupJoined),
+            _ => change.became_friend.then_some(Happened::FriendAdded),
+        };
+        if let Some(happened) = happened {
+            campaigns::happened_to(conn, &ctx.services.plans, organization, account, wxid, happened).await?;
+        }
+        Ok::<_, entropy_schema::Error>(())
+    })
+    .await?;
     Ok(Applied::Applied)
 }
 
@@ -78,6 +94,9 @@ pub(super) async fn contact_removed(
             }
             if !contacts::remove(conn, organization, account, wxid).await? {
                 return Ok(false);
+            }
+            if let Some(contact) = enrollments::contact_of(conn, organization, account, wxid).await? {
+                campaigns::leave(conn, organization, &[contact], "contact_removed").await?;
             }
             let alert = NewAlert {
                 organization_id: organization,

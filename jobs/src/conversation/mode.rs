@@ -14,6 +14,8 @@ use entropy_schema::{Conn, Result, settings};
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::campaign::events as campaigns;
+
 /// How long a person keeps a chat of an account for which nothing was set.
 pub const TAKEOVER_MINUTES: i32 = 30;
 
@@ -147,6 +149,8 @@ pub async fn hand_back(
         turns_reason: "taken_over",
     };
     let epoch = conversations::set_mode(conn, organization, id, &change).await?;
+    // Campaigns that had left the conversation to a person go on.
+    campaigns::changed(conn, locked.conversation.contact_id).await?;
     Ok(Some(Standing { mode: Mode::Ai, until: None, epoch }))
 }
 

@@ -10,6 +10,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::Origin;
+use crate::campaign::events as campaigns;
 use crate::class::Class;
 use crate::enqueue::{Options, new_job};
 use crate::kinds::send_message::SendMessage;
@@ -40,6 +41,7 @@ pub async fn opt_out(conn: &mut Conn, opt_out: &NewOptOut<'_>, chats: &[Locked])
         };
         conversations::set_mode(conn, chat.organization_id, chat.id, &change).await?;
     }
+    campaigns::opted_out(conn, opt_out.organization_id, opt_out.wxid).await?;
     Ok(true)
 }
 
@@ -95,6 +97,7 @@ pub async fn confirm(conn: &mut Conn, confirmation: &Confirmation<'_>) -> Result
         origin: Origin::Ai,
         reply: None,
         confirms_opt_out: true,
+        campaign: None,
     };
     let options = Options {
         organization_id: confirmation.organization_id,

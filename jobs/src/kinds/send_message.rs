@@ -6,12 +6,15 @@
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use diesel_async::AsyncConnection;
 use entropy_schema::record::finish::LaneWait;
 use entropy_schema::sends::{self, SendEnd};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::campaign;
+use crate::campaign::send::Campaign;
 use crate::conversation::guard::Speaker;
 use crate::conversation::unsaid::{self, Why};
 use crate::conversation::{Origin, Reply};
@@ -44,6 +47,9 @@ pub struct SendMessage {
     /// It is the one line that confirms an opt-out, which alone a machine may say to who has opted out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub confirms_opt_out: bool,
+    /// The step of a campaign that it carries out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub campaign: Option<Campaign>,
 }
 
 /// How late after the start of its gate a message may still be handed to the network. A process that was frozen in
@@ -79,6 +85,11 @@ impl Job for SendMessage {
         Some(self.account_id)
     }
 
+    fn unique_key(&self) -> Option<String> {
+        // A step has one message at a time, however often it is tried.
+        self.campaign.as_ref().map(|campaign| format!("sop:{}:{}", campaign.enrollment_id, campaign.step_id))
+    }
+
     async fn run(&self, ctx: &Context) -> Result<Done, JobError> {
         let started = Instant::now();
         let content = self.content();
@@ -93,6 +104,7 @@ impl Job for SendMessage {
                 reply: self.reply,
                 confirms_opt_out: self.confirms_opt_out,
             },
+            campaign: self.campaign.as_ref(),
         };
         let mut passed = gate::pass(ctx, intent).await.map_err(no_record)?;
         if let Err(Refusal::Offline(device)) = &passed
@@ -273,7 +285,18 @@ impl SendMessage {
         let mut conn = ctx.conn().await?;
         // The rescuer may have called the outcome unknown while this process was frozen. It is known.
         let late = sends::LateJob { id: ctx.job_id, state: late_state, result };
-        sends::settle(&mut conn, permit.send_id, end, late).await?;
+        match &self.campaign {
+            None => {
+                sends::settle(&mut conn, permit.send_id, end, late).await?;
+            }
+            Some(campaign) => {
+                conn.transaction(async |conn| {
+                    sends::settle(conn, permit.send_id, end, late).await?;
+                    campaign::send::settle(conn, campaign, ctx.job_id, end).await
+                })
+                .await?;
+            }
+        }
         step!("send.recorded");
         let limits = permit.limits.windows();
         let windows = sends::windows(&mut conn, self.account_id, &permit.token_key, "", &limits).await?;

@@ -64,6 +64,12 @@ fn operations() -> Vec<(Method, &'static str, Value, &'static str)> {
         post("/jobs/send-message", &message, "agent"),
         post("/jobs/cost-tally", &tally, "agent"),
         post("/jobs/ai-reply", &json!({"conversation_id": Uuid::nil()}), "agent"),
+        post("/jobs/sop-step", &json!({"enrollment_id": Uuid::nil()}), "agent"),
+        get("/sop-tasks/{id}/enrollments", "viewer"),
+        get("/sop-tasks/{id}/enrollments/{enrollment_id}", "viewer"),
+        post("/sop-tasks/{id}/enrollments", &json!({"contact_ids": []}), "agent"),
+        (Method::DELETE, "/sop-tasks/{id}/enrollments/{enrollment_id}", Value::Null, "agent"),
+        post("/contacts/import", &json!({"account_id": Uuid::nil(), "items": []}), "agent"),
         post("/jobs/batch", &json!({"jobs": []}), "agent"),
         post("/jobs/{id}/cancel", &nothing, "agent"),
         post("/jobs/{id}/resolve", &json!({"as": "sent"}), "agent"),
@@ -127,6 +133,7 @@ async fn each_role_may_do_what_the_table_says_and_no_more() {
     for (method, path, body, least) in operations() {
         for (role, client) in roles.iter().zip(&people) {
             let path = path.replace("{id}", &Uuid::now_v7().to_string());
+            let path = path.replace("{enrollment_id}", &Uuid::now_v7().to_string());
             let request = client.request(method.clone(), &path);
             let request = if body.is_null() { request } else { request.json(&body) };
             let reply = client.send(request).await;

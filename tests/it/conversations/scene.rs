@@ -241,6 +241,7 @@ impl Scene {
             origin: Origin::Ai,
             reply: Some(reply),
             confirms_opt_out: false,
+            campaign: None,
         })
         .await
     }
@@ -272,6 +273,7 @@ impl Scene {
             origin,
             reply: None,
             confirms_opt_out: false,
+            campaign: None,
         }
     }
 

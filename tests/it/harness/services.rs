@@ -32,6 +32,7 @@ pub(crate) fn alone(db: &Db) -> Services {
         ai: Arc::new(FastGptClient::new(None, Patience::default()).expect("a client")),
         ask_guard: Arc::new(AskFence::default()),
         words: Arc::default(),
+        plans: Arc::default(),
         vault: None,
         default_token: None,
         index: None,

@@ -1,0 +1,31 @@
+//! Campaigns: people on their way through plans. What needs no database is in [`crate::sop`].
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`clock`] | what time it is for campaigns |
+//! | [`plan`] | approved versions, read once |
+//! | [`situation`] | everything that is known around an enrollment |
+//! | [`checks`] | whether something may be said now |
+//! | [`rules`] | the rules of a plan that stop an enrollment |
+//! | [`decide`] | where an enrollment goes from here: a function |
+//! | [`advance`] | what that decides, written in one transaction |
+//! | [`send`] | from a step to its message and its job |
+//! | [`gate`] | the last look before a message leaves |
+//! | [`dispatch`] | from what is due to jobs |
+//! | [`enroll`] | who is brought in |
+//! | [`events`] | what happens to contacts, as campaigns hear of it |
+//!
+//! An enrollment that waits is a row with a time, and nothing else: no job, nothing in Redis.
+
+pub mod advance;
+pub mod checks;
+pub mod clock;
+pub mod decide;
+pub mod dispatch;
+pub mod enroll;
+pub mod events;
+pub mod gate;
+pub mod plan;
+pub mod rules;
+pub mod send;
+pub mod situation;

@@ -1,0 +1,79 @@
+//! Versions of plans, read once: what was approved never changes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use entropy_schema::campaigns::facts;
+use entropy_schema::{Conn, Result};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use crate::message::Message;
+use crate::sop::config::WorkflowConfig;
+
+/// Versions that are kept; then all are forgotten and read again.
+const KEPT: usize = 500;
+
+/// A version of a plan.
+#[derive(Debug)]
+pub struct Plan {
+    /// The tenant.
+    pub organization_id: Uuid,
+    /// What was approved.
+    pub config: WorkflowConfig,
+    /// What it sends beside texts, by key, in the revisions that were pinned.
+    pub materials: HashMap<String, Message>,
+}
+
+/// The versions that this process has read.
+#[derive(Debug, Default)]
+pub struct Plans {
+    known: Mutex<HashMap<(Uuid, i32), Arc<Plan>>>,
+}
+
+impl Plans {
+    /// Returns a version. None: it was never approved, or this program cannot read it.
+    pub async fn of(&self, conn: &mut Conn, sop: Uuid, version: i32) -> Result<Option<Arc<Plan>>> {
+        let known = |plans: &Plans| {
+            plans.known.lock().unwrap_or_else(PoisonError::into_inner).get(&(sop, version)).cloned()
+        };
+        if let Some(plan) = known(self) {
+            return Ok(Some(plan));
+        }
+        let Some(plan) = read(conn, sop, version).await? else { return Ok(None) };
+        let plan = Arc::new(plan);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= KEPT {
+            known.clear();
+        }
+        known.insert((sop, version), plan.clone());
+        Ok(Some(plan))
+    }
+}
+
+async fn read(conn: &mut Conn, sop: Uuid, version: i32) -> Result<Option<Plan>> {
+    let Some(approved) = facts::approved(conn, sop, version).await? else { return Ok(None) };
+    let config = match WorkflowConfig::deserialize(&approved.config) {
+        Ok(config) => config,
+        Err(error) => {
+            tracing::error!(sop_id = %sop, version, %error, "an approved plan cannot be read");
+            return Ok(None);
+        }
+    };
+    let pinned = approved.materials.as_object().into_iter().flatten();
+    let (keys, revisions): (Vec<String>, Vec<i32>) = pinned
+        .filter_map(|(key, revision)| Some((key.clone(), i32::try_from(revision.as_i64()?).ok()?)))
+        .unzip();
+    let mut materials = HashMap::new();
+    if !keys.is_empty() {
+        for material in facts::materials(conn, approved.organization_id, &keys, &revisions).await? {
+            match serde_json::from_value(material.content) {
+                Ok(message) => {
+                    materials.insert(material.key, message);
+                }
+                Err(error) => tracing::error!(sop_id = %sop, version, %error, "a material is no message"),
+            }
+        }
+    }
+    Ok(Some(Plan { organization_id: approved.organization_id, config, materials }))
+}

@@ -1,0 +1,519 @@
+//! Enrollments: one person or group on its way through one version of a plan.
+//!
+//! `due_at` is the only clock of an enrollment: while it lies ahead, nothing of it is anywhere but this row.
+
+use std::sync::LazyLock;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use diesel::prelude::*;
+use diesel::sql_query;
+use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text, Uuid as SqlUuid};
+use diesel_async::RunQueryDsl;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::cached::Cache;
+use crate::tables::sop_enrollments;
+use crate::{Conn, Result};
+
+/// An enrollment.
+#[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset, QueryableByName)]
+#[diesel(table_name = sop_enrollments, treat_none_as_null = true)]
+pub struct Enrollment {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// The tenant.
+    pub organization_id: Uuid,
+    /// The plan.
+    pub sop_id: Uuid,
+    /// Its version, for good.
+    pub version: i32,
+    /// The account that writes.
+    pub account_id: Uuid,
+    /// The person or group.
+    pub contact_id: Uuid,
+    /// `pending`, `active`, `waiting`, `paused`, `completed`, `exited` or `failed`.
+    pub state: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// In the words of the step or the rule that ended it.
+    pub outcome: Option<String>,
+    /// The step at which it stands.
+    pub step_id: Option<String>,
+    /// When it came there.
+    pub reached_at: DateTime<Utc>,
+    /// When somebody must look at it.
+    pub due_at: Option<DateTime<Utc>>,
+    /// When the step is due by the plan.
+    pub planned_at: Option<DateTime<Utc>>,
+    /// Why `due_at` lies ahead.
+    pub wait_code: Option<String>,
+    /// The day on which the first step was due, where the person is.
+    pub start_day: Option<NaiveDate>,
+    /// When it ends whatever happens.
+    pub deadline_at: Option<DateTime<Utc>>,
+    /// Messages sent.
+    pub sent: i32,
+    /// Messages in a row that could not be sent.
+    pub failures: i32,
+    /// When the other side answered last.
+    pub replied_at: Option<DateTime<Utc>>,
+    /// When the goal was reached.
+    pub goal_at: Option<DateTime<Utc>>,
+    /// The arm of each split.
+    pub arms: Value,
+    /// Tags that it has set itself, or that were there before it began: they stop nothing.
+    pub own_tags: Vec<String>,
+    /// What brought the person in.
+    pub source: String,
+    /// The state to come back to from `paused`.
+    pub paused_from: Option<String>,
+    /// The person of ours who brought them in.
+    pub created_by: Option<Uuid>,
+    /// When.
+    pub created_at: DateTime<Utc>,
+    /// When it was over.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// An enrollment that somebody must look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, QueryableByName)]
+pub struct Due {
+    /// The enrollment.
+    #[diesel(sql_type = SqlUuid)]
+    pub id: Uuid,
+    /// The tenant.
+    #[diesel(sql_type = SqlUuid)]
+    pub organization_id: Uuid,
+    /// The account that writes.
+    #[diesel(sql_type = SqlUuid)]
+    pub account_id: Uuid,
+}
+
+#[derive(QueryableByName)]
+struct Flag {
+    #[diesel(sql_type = Bool)]
+    found: bool,
+}
+
+/// Tells whether anything is due: one index probe.
+pub async fn any_due(conn: &mut Conn) -> Result<bool> {
+    let row = sql_query(
+        "SELECT COALESCE((SELECT due_at FROM sop_enrollments WHERE due_at IS NOT NULL ORDER BY due_at LIMIT 1) \
+             <= campaign_now(), false) AS found",
+    )
+    .cached()
+    .get_result::<Flag>(conn)
+    .await?;
+    Ok(row.found)
+}
+
+/// Locks enrollments that are due, the oldest first; those that somebody else is busy with are skipped.
+pub async fn take_due(conn: &mut Conn, limit: i64) -> Result<Vec<Due>> {
+    Ok(sql_query(
+        "SELECT id, organization_id, account_id FROM sop_enrollments \
+         WHERE due_at <= (SELECT campaign_now()) ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED",
+    )
+    .bind::<BigInt, _>(limit)
+    .cached()
+    .load(conn)
+    .await?)
+}
+
+/// Notes that jobs carry these on. They come due again when the jobs should long be over, should those be lost.
+///
+/// A pause that has ended is over with that; what brought it about is not held against the enrollment again.
+pub async fn handed_out(conn: &mut Conn, ids: &[Uuid]) -> Result<()> {
+    sql_query(
+        "UPDATE sop_enrollments SET due_at = campaign_now() + interval '5 minutes', \
+             failures = CASE WHEN state = 'paused' THEN 0 ELSE failures END, \
+             reason = NULL, paused_from = NULL, state = 'active' WHERE id = ANY($1)",
+    )
+    .bind::<Array<SqlUuid>, _>(ids)
+    .cached()
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Has these looked at again in so many milliseconds.
+pub async fn put_off(conn: &mut Conn, ids: &[Uuid], delay_ms: i64) -> Result<()> {
+    sql_query(
+        "UPDATE sop_enrollments SET due_at = campaign_now() + $2 * interval '1 millisecond' \
+         WHERE id = ANY($1) AND due_at IS NOT NULL",
+    )
+    .bind::<Array<SqlUuid>, _>(ids)
+    .bind::<BigInt, _>(delay_ms)
+    .cached()
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+#[derive(QueryableByName)]
+struct Count {
+    #[diesel(sql_type = BigInt)]
+    n: i64,
+}
+
+/// Returns how many jobs of a queue wait or run; of more than `limit`, that it is more.
+pub async fn jobs_under_way(conn: &mut Conn, queue: &str, limit: i64) -> Result<i64> {
+    let row = sql_query(
+        "SELECT (SELECT count(*) FROM (SELECT FROM pending p WHERE p.queue = $1 AND p.lane_id IS NULL LIMIT $2 + 1) w) \
+             + (SELECT count(*) FROM (SELECT FROM leases l WHERE l.queue = $1 LIMIT $2 + 1) r) AS n",
+    )
+    .bind::<Text, _>(queue)
+    .bind::<BigInt, _>(limit)
+    .cached()
+    .get_result::<Count>(conn)
+    .await?;
+    Ok(row.n)
+}
+
+/// Locks an enrollment.
+///
+/// What else is to be known of it is read by the next statement, which sees everything that was committed while this one
+/// waited.
+pub async fn lock(conn: &mut Conn, id: Uuid) -> Result<Option<Enrollment>> {
+    Ok(sop_enrollments::table
+        .find(id)
+        .for_update()
+        .select(Enrollment::as_select())
+        .first(conn)
+        .await
+        .optional()?)
+}
+
+/// Returns an enrollment of the organisation.
+pub async fn get(conn: &mut Conn, organization: Uuid, id: Uuid) -> Result<Option<Enrollment>> {
+    Ok(sop_enrollments::table
+        .find(id)
+        .filter(sop_enrollments::organization_id.eq(organization))
+        .select(Enrollment::as_select())
+        .first(conn)
+        .await
+        .optional()?)
+}
+
+/// Writes an enrollment that the caller has locked.
+pub async fn save(conn: &mut Conn, enrollment: &Enrollment) -> Result<()> {
+    diesel::update(sop_enrollments::table.find(enrollment.id)).set(enrollment).execute(conn).await?;
+    Ok(())
+}
+
+/// Enrolls people. Returns those who were not in the plan at that moment.
+pub async fn insert(conn: &mut Conn, enrollments: &[Enrollment]) -> Result<Vec<Uuid>> {
+    Ok(diesel::insert_into(sop_enrollments::table)
+        .values(enrollments)
+        .on_conflict_do_nothing()
+        .returning(sop_enrollments::contact_id)
+        .get_results(conn)
+        .await?)
+}
+
+/// Lists a plan's enrollments, newest first.
+pub async fn list(
+    conn: &mut Conn,
+    organization: Uuid,
+    sop: Uuid,
+    state: Option<&str>,
+    contact: Option<Uuid>,
+    before: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<Enrollment>> {
+    let mut query = sop_enrollments::table
+        .filter(sop_enrollments::organization_id.eq(organization).and(sop_enrollments::sop_id.eq(sop)))
+        .order(sop_enrollments::id.desc())
+        .limit(limit)
+        .select(Enrollment::as_select())
+        .into_boxed();
+    if let Some(state) = state {
+        query = query.filter(sop_enrollments::state.eq(state.to_owned()));
+    }
+    if let Some(contact) = contact {
+        query = query.filter(sop_enrollments::contact_id.eq(contact));
+    }
+    if let Some(before) = before {
+        query = query.filter(sop_enrollments::id.lt(before));
+    }
+    Ok(query.load(conn).await?)
+}
+
+/// Has the living enrollments of contacts looked at now. `replied`: the other side has answered.
+///
+/// Paused ones are left to rest, though they learn of the answer.
+pub async fn wake(conn: &mut Conn, contacts: &[Uuid], replied: bool) -> Result<()> {
+    sql_query(
+        "WITH whose AS MATERIALIZED ( \
+             SELECT e.id FROM sop_enrollments e WHERE e.contact_id = ANY($1) AND e.finished_at IS NULL \
+             ORDER BY e.id FOR UPDATE \
+         ) \
+         UPDATE sop_enrollments SET due_at = CASE WHEN state = 'paused' THEN due_at ELSE campaign_now() END, \
+             replied_at = CASE WHEN $2 THEN campaign_now() ELSE replied_at END \
+         FROM whose WHERE sop_enrollments.id = whose.id",
+    )
+    .bind::<Array<SqlUuid>, _>(contacts)
+    .bind::<Bool, _>(replied)
+    .cached()
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Has the enrollments of a plan looked at now that wait for this reason: what they waited for is over.
+pub async fn wake_waiting(conn: &mut Conn, organization: Uuid, sop: Uuid, code: &str) -> Result<()> {
+    sql_query(
+        "WITH whose AS MATERIALIZED ( \
+             SELECT e.id FROM sop_enrollments e WHERE e.sop_id = $2 AND e.organization_id = $1 \
+               AND e.finished_at IS NULL AND e.wait_code = $3 ORDER BY e.id FOR UPDATE \
+         ) \
+         UPDATE sop_enrollments SET due_at = campaign_now() FROM whose WHERE sop_enrollments.id = whose.id",
+    )
+    .bind::<SqlUuid, _>(organization)
+    .bind::<SqlUuid, _>(sop)
+    .bind::<Text, _>(code)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What of enrollments is ended; see [`end`].
+#[derive(Debug, Clone, Copy)]
+pub enum Whose<'a> {
+    /// Those of these contacts.
+    Contacts(&'a [Uuid]),
+    /// All of a plan.
+    Plan(Uuid),
+    /// One.
+    Enrollment(Uuid),
+}
+
+static END: LazyLock<[String; 3]> = LazyLock::new(|| {
+    ["e.contact_id = ANY($2)", "e.sop_id = ANY($2)", "e.id = ANY($2)"].map(|whose| {
+        format!(
+            "WITH whose AS MATERIALIZED ( \
+                 SELECT e.id FROM sop_enrollments e WHERE {whose} AND e.organization_id = $1 AND e.finished_at IS NULL \
+                 ORDER BY e.id FOR UPDATE \
+             ), ended AS ( \
+                 UPDATE sop_enrollments SET state = 'exited', reason = $3, finished_at = campaign_now(), due_at = NULL, \
+                     wait_code = NULL, paused_from = NULL \
+                 FROM whose WHERE sop_enrollments.id = whose.id RETURNING sop_enrollments.id \
+             ), closed AS ( \
+                 UPDATE sop_steps SET state = 'canceled', reason = $3, finished_at = campaign_now() FROM ended \
+                 WHERE sop_steps.enrollment_id = ended.id \
+                   AND sop_steps.state IN ('planned', 'due', 'deferred', 'held_for_review') \
+             ) \
+             SELECT count(*) AS n FROM ended"
+        )
+    })
+});
+
+/// Ends enrollments where they stand, and returns how many. What waits to be sent for them ends at its gate.
+pub async fn end(conn: &mut Conn, organization: Uuid, whose: Whose<'_>, reason: &str) -> Result<i64> {
+    let (text, ids) = match whose {
+        Whose::Contacts(ids) => (&END[0], ids.to_vec()),
+        Whose::Plan(id) => (&END[1], vec![id]),
+        Whose::Enrollment(id) => (&END[2], vec![id]),
+    };
+    let row = sql_query(text.as_str())
+        .bind::<SqlUuid, _>(organization)
+        .bind::<Array<SqlUuid>, _>(ids)
+        .bind::<Text, _>(reason)
+        .cached()
+        .get_result::<Count>(conn)
+        .await?;
+    Ok(row.n)
+}
+
+/// Notes tags that people of ours took from a contact: given again, they are news.
+pub async fn forget_tags(conn: &mut Conn, contact: Uuid, tags: &[String]) -> Result<()> {
+    sql_query(
+        "UPDATE sop_enrollments SET own_tags = ARRAY(SELECT t FROM unnest(own_tags) AS t WHERE t <> ALL($2)) \
+         WHERE contact_id = $1 AND finished_at IS NULL AND own_tags && $2",
+    )
+    .bind::<SqlUuid, _>(contact)
+    .bind::<Array<Text>, _>(tags)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What a candidate brings along.
+#[derive(Debug, Clone, QueryableByName)]
+pub struct Candidate {
+    /// The contact.
+    #[diesel(sql_type = SqlUuid)]
+    pub id: Uuid,
+    /// The account that knows it.
+    #[diesel(sql_type = SqlUuid)]
+    pub account_id: Uuid,
+    /// Its id in WeChat.
+    #[diesel(sql_type = Text)]
+    pub wxid: String,
+    /// `friend`, `group`, `stranger` or `official`.
+    #[diesel(sql_type = Text)]
+    pub kind: String,
+    /// Our words for it.
+    #[diesel(sql_type = Array<Text>)]
+    pub tags: Vec<String>,
+    /// Values for texts.
+    #[diesel(sql_type = diesel::sql_types::Jsonb)]
+    pub variables: Value,
+    /// How it came to us.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub source: Option<String>,
+    /// Since when it is a friend.
+    #[diesel(sql_type = Nullable<diesel::sql_types::Timestamptz>)]
+    pub added_at: Option<DateTime<Utc>>,
+    /// Its zone.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub timezone: Option<String>,
+    /// Who answers in its conversation.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub mode: Option<String>,
+    /// It wants no more messages.
+    #[diesel(sql_type = Bool)]
+    pub opted_out: bool,
+    /// Nothing that a machine writes goes to it.
+    #[diesel(sql_type = Bool)]
+    pub suppressed: bool,
+    /// It is no friend any more.
+    #[diesel(sql_type = Bool)]
+    pub removed: bool,
+    /// The account was removed.
+    #[diesel(sql_type = Bool)]
+    pub account_gone: bool,
+    /// It has agreed to the purpose.
+    #[diesel(sql_type = Bool)]
+    pub consents: bool,
+    /// It is in this plan, under any account.
+    #[diesel(sql_type = Bool)]
+    pub in_plan: bool,
+    /// It is in another plan, under any account.
+    #[diesel(sql_type = Bool)]
+    pub in_other_plan: bool,
+    /// How often it has been through this plan, under any account.
+    #[diesel(sql_type = BigInt)]
+    pub times: i64,
+    /// When that ended last.
+    #[diesel(sql_type = Nullable<diesel::sql_types::Timestamptz>)]
+    pub ended_at: Option<DateTime<Utc>>,
+}
+
+const CANDIDATES: &str = "\
+SELECT k.id, k.account_id, k.wxid, k.kind, k.tags, k.variables, k.source, k.added_at, k.timezone,
+    (SELECT c.mode FROM conversations c WHERE c.account_id = k.account_id AND c.peer_wxid = k.wxid) AS mode,
+    EXISTS (SELECT FROM opt_outs o WHERE o.organization_id = $1 AND o.wxid = k.wxid) AS opted_out,
+    k.suppressed_at IS NOT NULL AS suppressed, k.removed_at IS NOT NULL AS removed,
+    a.deleted_at IS NOT NULL AS account_gone,
+    EXISTS (SELECT FROM consents s WHERE s.contact_id = k.id AND s.purpose = $4 AND s.withdrawn_at IS NULL) AS consents,
+    COALESCE(was.in_plan, false) AS in_plan, COALESCE(was.in_other_plan, false) AS in_other_plan,
+    COALESCE(was.times, 0) AS times, was.ended_at
+FROM contacts k JOIN wechat_accounts a ON a.id = k.account_id
+LEFT JOIN LATERAL (
+    SELECT bool_or(e.finished_at IS NULL AND e.sop_id = $3) AS in_plan,
+        bool_or(e.finished_at IS NULL AND e.sop_id <> $3) AS in_other_plan,
+        count(*) FILTER (WHERE e.sop_id = $3) AS times,
+        max(e.finished_at) FILTER (WHERE e.sop_id = $3) AS ended_at
+    FROM contacts same CROSS JOIN LATERAL (
+        SELECT x.sop_id, x.finished_at FROM sop_enrollments x WHERE x.contact_id = same.id AND x.finished_at IS NULL
+        UNION ALL
+        SELECT y.sop_id, y.finished_at FROM sop_enrollments y
+        WHERE y.sop_id = $3 AND y.contact_id = same.id AND y.finished_at IS NOT NULL
+    ) e
+    WHERE same.account_id = ANY(ARRAY(SELECT o.id FROM wechat_accounts o WHERE o.organization_id = $1))
+      AND same.wxid = k.wxid
+) was ON true
+WHERE k.id = ANY($2) AND k.organization_id = $1
+ORDER BY k.id FOR UPDATE OF k";
+
+/// Locks contacts of the organisation, and reads what decides whether a plan takes them. Others are left out.
+pub async fn candidates(
+    conn: &mut Conn,
+    organization: Uuid,
+    contacts: &[Uuid],
+    sop: Uuid,
+    purpose: Option<&str>,
+) -> Result<Vec<Candidate>> {
+    Ok(sql_query(CANDIDATES)
+        .bind::<SqlUuid, _>(organization)
+        .bind::<Array<SqlUuid>, _>(contacts)
+        .bind::<SqlUuid, _>(sop)
+        .bind::<Nullable<Text>, _>(purpose)
+        .cached()
+        .load(conn)
+        .await?)
+}
+
+/// Returns the ids of contacts of the organisation with this id in WeChat, under any account.
+pub async fn contacts_of(conn: &mut Conn, organization: Uuid, wxid: &str) -> Result<Vec<Uuid>> {
+    #[derive(QueryableByName)]
+    struct Id {
+        #[diesel(sql_type = SqlUuid)]
+        id: Uuid,
+    }
+    let rows: Vec<Id> = sql_query(
+        "SELECT k.id FROM contacts k \
+         WHERE k.account_id = ANY(ARRAY(SELECT a.id FROM wechat_accounts a WHERE a.organization_id = $1)) AND k.wxid = $2",
+    )
+    .bind::<SqlUuid, _>(organization)
+    .bind::<Text, _>(wxid)
+    .cached()
+    .load(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| row.id).collect())
+}
+
+/// Returns the contact of an account with this id in WeChat.
+pub async fn contact_of(
+    conn: &mut Conn,
+    organization: Uuid,
+    account: Uuid,
+    wxid: &str,
+) -> Result<Option<Uuid>> {
+    use crate::tables::contacts;
+    Ok(contacts::table
+        .filter(contacts::account_id.eq(account).and(contacts::wxid.eq(wxid)))
+        .filter(contacts::organization_id.eq(organization))
+        .select(contacts::id)
+        .first(conn)
+        .await
+        .optional()?)
+}
+
+/// Returns how many living enrollments a plan has.
+pub async fn living(conn: &mut Conn, organization: Uuid, sop: Uuid) -> Result<i64> {
+    Ok(sop_enrollments::table
+        .filter(sop_enrollments::organization_id.eq(organization).and(sop_enrollments::sop_id.eq(sop)))
+        .filter(sop_enrollments::finished_at.is_null())
+        .count()
+        .get_result(conn)
+        .await?)
+}
+
+/// The same for the contact of an account with this id in WeChat.
+pub async fn wake_peer(
+    conn: &mut Conn,
+    organization: Uuid,
+    account: Uuid,
+    peer: &str,
+    replied: bool,
+) -> Result<()> {
+    sql_query(
+        "WITH whose AS MATERIALIZED ( \
+             SELECT e.id FROM contacts k JOIN sop_enrollments e ON e.contact_id = k.id AND e.finished_at IS NULL \
+             WHERE k.account_id = $2 AND k.wxid = $3 AND k.organization_id = $1 ORDER BY e.id FOR UPDATE OF e \
+         ) \
+         UPDATE sop_enrollments SET due_at = CASE WHEN state = 'paused' THEN due_at ELSE campaign_now() END, \
+             replied_at = CASE WHEN $4 THEN campaign_now() ELSE replied_at END \
+         FROM whose WHERE sop_enrollments.id = whose.id",
+    )
+    .bind::<SqlUuid, _>(organization)
+    .bind::<SqlUuid, _>(account)
+    .bind::<Text, _>(peer)
+    .bind::<Bool, _>(replied)
+    .cached()
+    .execute(conn)
+    .await?;
+    Ok(())
+}
