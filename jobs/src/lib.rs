@@ -36,6 +36,7 @@ pub mod repricing;
 pub mod search;
 pub mod secret;
 pub mod services;
+pub mod sop;
 pub mod spending;
 pub mod step;
 pub mod vault;
