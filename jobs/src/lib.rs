@@ -10,6 +10,7 @@ pub mod background;
 pub mod backoff;
 pub mod batch;
 pub mod calendar;
+pub mod campaign;
 pub mod canonical;
 pub mod class;
 pub mod contact_source;

@@ -14,6 +14,7 @@ pub mod breakers;
 pub mod budgets;
 mod cached;
 pub mod callbacks;
+pub mod campaigns;
 pub mod clock;
 pub mod contact_syncs;
 pub mod contacts;
