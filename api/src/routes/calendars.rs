@@ -119,8 +119,10 @@ impl Calendars {
         conn.transaction(async |conn| {
             let old = calendars::get(conn, caller.organization_id, COUNTRY, year).await?;
             calendars::put(conn, &row).await?;
-            let facts = |row: &calendars::Calendar| json!({"holidays": row.holidays, "workdays": row.workdays});
-            let note = Note::new("calendar.update", "calendar", format!("{COUNTRY}/{year}")).after(facts(&row));
+            let facts =
+                |row: &calendars::Calendar| json!({"holidays": row.holidays, "workdays": row.workdays});
+            let note =
+                Note::new("calendar.update", "calendar", format!("{COUNTRY}/{year}")).after(facts(&row));
             let note = match &old {
                 Some(old) => note.before(facts(old)),
                 None => note,

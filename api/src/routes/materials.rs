@@ -9,7 +9,7 @@ use entropy_schema::Conn;
 use entropy_schema::campaigns::materials::{self, Material, Revision};
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
-use poem_openapi::payload::{Binary, Json};
+use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -23,7 +23,7 @@ use crate::auth::role::Role;
 use crate::http::body::Body;
 use crate::http::origin::Origin;
 use crate::http::text::Text;
-use crate::http::upload;
+use crate::http::upload::{self, FileBody};
 use crate::page::{Ask, Page};
 use crate::problem::{ApiError, FieldProblem};
 
@@ -121,6 +121,9 @@ struct MaterialView {
     created_by: Option<Uuid>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+    /// Newest first; at most 100. Only where one material is shown.
+    #[oai(skip_serializing_if_is_none)]
+    revisions: Option<Vec<RevisionView>>,
 }
 
 /// A revision of a material.
@@ -137,15 +140,6 @@ struct RevisionView {
     created_at: DateTime<Utc>,
     approved_by: Option<Uuid>,
     approved_at: Option<DateTime<Utc>>,
-}
-
-/// A material with what it was.
-#[derive(Debug, Object)]
-struct MaterialDetails {
-    #[oai(flatten)]
-    material: MaterialView,
-    /// Newest first; at most 100.
-    revisions: Vec<RevisionView>,
 }
 
 #[derive(ApiResponse)]
@@ -187,7 +181,8 @@ impl Materials {
             problems.push(FieldProblem::new("key", "bad_key", message));
         }
         let name = name_of(&asked.name, &mut problems);
-        let content = asked.content.as_ref().map(|content| read(&state, asked.kind, &content.0, &mut problems));
+        let content =
+            asked.content.as_ref().map(|content| read(&state, asked.kind, &content.0, &mut problems));
         if !problems.is_empty() {
             return Err(ApiError::unprocessable(problems));
         }
@@ -247,10 +242,14 @@ impl Materials {
         let newest = materials::newest(&mut conn, organization, &ids).await?;
         let newest: HashMap<Uuid, Revision> =
             newest.into_iter().map(|revision| (revision.material_id, revision)).collect();
-        Ok(Json(ask.page(rows, |row| row.id, |row| {
-            let revision = newest.get(&row.id);
-            view(row, revision)
-        })))
+        Ok(Json(ask.page(
+            rows,
+            |row| row.id,
+            |row| {
+                let revision = newest.get(&row.id);
+                view(row, revision)
+            },
+        )))
     }
 
     /// Shows a material
@@ -262,7 +261,7 @@ impl Materials {
         state: Data<&AppState>,
         caller: Caller,
         id: Path<Uuid>,
-    ) -> Result<Json<MaterialDetails>, ApiError> {
+    ) -> Result<Json<MaterialView>, ApiError> {
         let expires = (state.now().await + GOOD_FOR).trunc_subsecs(0).timestamp();
         let mut conn = state.db.conn().await?;
         let material = materials::get(&mut conn, caller.organization_id, id.0).await?;
@@ -283,7 +282,7 @@ impl Materials {
                 approved_at: row.approved_at,
             })
             .collect();
-        Ok(Json(MaterialDetails { material: view(material, newest.as_ref()), revisions }))
+        Ok(Json(MaterialView { revisions: Some(revisions), ..view(material, newest.as_ref()) }))
     }
 
     /// Changes a material
@@ -340,7 +339,7 @@ impl Materials {
         id: Path<Uuid>,
         /// Of a file: the name that the recipient sees, 1 to 255 characters; the name of before, or the material's, if not given.
         name: Query<Option<String>>,
-        body: Binary<poem::Body>,
+        body: FileBody,
     ) -> Result<Json<MaterialView>, ApiError> {
         caller.require(Role::Agent)?;
         let now = state.now().await;
@@ -581,6 +580,7 @@ fn view(material: Material, newest: Option<&Revision>) -> MaterialView {
         created_by: material.created_by,
         created_at: material.created_at,
         updated_at: material.updated_at,
+        revisions: None,
     }
 }
 

@@ -12,6 +12,7 @@ mod auth;
 mod batch;
 mod budgets;
 mod bulk;
+mod calendars;
 mod callback_events;
 mod contact_syncs;
 mod contacts;
@@ -23,6 +24,7 @@ mod enqueue;
 mod job_view;
 mod jobs;
 mod lanes;
+mod materials;
 mod media;
 mod message;
 mod prices;
@@ -34,7 +36,11 @@ mod search;
 mod sends;
 mod sensitive_words;
 mod settings;
+mod sop;
+mod sop_life;
+mod sop_tasks;
 mod span;
+mod stops;
 mod users;
 mod workers;
 
@@ -62,6 +68,8 @@ enum Tag {
     Alerts,
     /// What was said to whom, who answers, contacts.
     Conversations,
+    /// Plans that write to many people, step by step: what they say and send, when, and what stops them.
+    Campaigns,
     /// Queues, lanes and workers.
     Operations,
     /// Prices of models and what was spent.
@@ -89,6 +97,25 @@ const ANSWERING: Answering = (
     alerts::Alerts,
 );
 
+/// Plans, what they send, and when they may.
+type Campaigning = (
+    sop_tasks::SopTasks,
+    sop_life::SopLife,
+    sop::Sop,
+    materials::Materials,
+    calendars::Calendars,
+    stops::Stops,
+);
+
+const CAMPAIGNING: Campaigning = (
+    sop_tasks::SopTasks,
+    sop_life::SopLife,
+    sop::Sop,
+    materials::Materials,
+    calendars::Calendars,
+    stops::Stops,
+);
+
 type Api = (
     auth::Auth,
     users::Users,
@@ -105,7 +132,7 @@ type Api = (
     (callback_events::CallbackEvents, search::MessageSearch),
     (costs::Costs, prices::Prices, budgets::Budgets, reports::Reports),
     audit::AuditLog,
-    Answering,
+    (Answering, Campaigning),
 );
 
 const DESCRIPTION: &str = "\
@@ -133,7 +160,7 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
         (callback_events::CallbackEvents, search::MessageSearch),
         (costs::Costs, prices::Prices, budgets::Budgets, reports::Reports),
         audit::AuditLog,
-        ANSWERING,
+        (ANSWERING, CAMPAIGNING),
     );
     OpenApiService::new(Operations(api), "Entropy", "1").description(DESCRIPTION).server("/api/v1")
 }

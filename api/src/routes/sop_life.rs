@@ -362,7 +362,8 @@ async fn checked(
                 "The plan has {} errors; `errors` says which, where and what to change. Change it, and submit it again.",
                 problems.len()
             );
-            Err(ApiError::unfit(StatusCode::UNPROCESSABLE_ENTITY, "invalid_plan", detail).with_errors(problems))
+            Err(ApiError::unfit(StatusCode::UNPROCESSABLE_ENTITY, "invalid_plan", detail)
+                .with_errors(problems))
         }
     }
 }
@@ -374,7 +375,11 @@ fn kind_of(plan: &Plan) -> &'static str {
 }
 
 /// Says what is wrong with whom a plan is for.
-async fn targets(conn: &mut Conn, plan: &Plan, config: &WorkflowConfig) -> Result<Vec<FieldProblem>, ApiError> {
+async fn targets(
+    conn: &mut Conn,
+    plan: &Plan,
+    config: &WorkflowConfig,
+) -> Result<Vec<FieldProblem>, ApiError> {
     let mut problems = Vec::new();
     let of_kind = match config.audience.kind {
         AudienceKind::Friend => "friend",
@@ -397,8 +402,7 @@ async fn targets(conn: &mut Conn, plan: &Plan, config: &WorkflowConfig) -> Resul
     }
     let timed = matches!(config.trigger, Trigger::Once { .. } | Trigger::Cron { .. });
     if timed && plan.target_ids.is_empty() && config.audience.filter.is_none() && !plan.everyone {
-        let message =
-            "must name somebody, or add a filter to the audience; if everybody is meant, a manager sets `everyone`";
+        let message = "must name somebody, or add a filter to the audience; if everybody is meant, a manager sets `everyone`";
         problems.push(FieldProblem::new("target_ids", "missing", message));
     }
     Ok(problems)
@@ -419,10 +423,8 @@ async fn pins(conn: &mut Conn, caller: &Caller, config: &WorkflowConfig) -> Resu
         return Ok(json!({}));
     }
     let held = materials::hold(conn, caller.organization_id, &keys).await?;
-    let pins: BTreeMap<String, i32> = held
-        .into_iter()
-        .filter_map(|material| Some((material.key, material.approved_revision?)))
-        .collect();
+    let pins: BTreeMap<String, i32> =
+        held.into_iter().filter_map(|material| Some((material.key, material.approved_revision?))).collect();
     if pins.len() < keys.len() {
         let detail = "A material of the plan was removed meanwhile. Look at the plan again.";
         return Err(ApiError::conflict("material_changed", detail));

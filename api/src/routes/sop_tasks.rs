@@ -469,11 +469,16 @@ pub(super) fn read(caller: &Caller, asked: PutPlan) -> Result<Fields, ApiError> 
     account_ids.sort_unstable();
     account_ids.dedup();
     if account_ids.len() > MAX_ACCOUNTS {
-        add("account_ids".into(), "too_many", "must have at most 1000 entries; leave it empty for all accounts");
+        add(
+            "account_ids".into(),
+            "too_many",
+            "must have at most 1000 entries; leave it empty for all accounts",
+        );
     }
     let everyone = asked.everyone.unwrap_or(false);
     if everyone && !target_ids.is_empty() {
-        let message = "must not be true beside target_ids: a plan is for everybody, or for those that it names";
+        let message =
+            "must not be true beside target_ids: a plan is for everybody, or for those that it names";
         add("everyone".into(), "contradiction", message);
     }
     if !asked.workflow_config.is_object() {
@@ -545,12 +550,15 @@ async fn check_accounts(conn: &mut Conn, caller: &Caller, ids: &[Uuid]) -> Resul
     if ids.is_empty() {
         return Ok(());
     }
-    let known: HashSet<Uuid> = accounts::existing(conn, caller.organization_id, ids).await?.into_iter().collect();
+    let known: HashSet<Uuid> =
+        accounts::existing(conn, caller.organization_id, ids).await?.into_iter().collect();
     match ids.iter().find(|id| !known.contains(id)) {
         None => Ok(()),
-        Some(id) => {
-            Err(ApiError::field("account_ids", "not_yours", format!("must be accounts of yours: {id} is none")))
-        }
+        Some(id) => Err(ApiError::field(
+            "account_ids",
+            "not_yours",
+            format!("must be accounts of yours: {id} is none"),
+        )),
     }
 }
 

@@ -152,7 +152,8 @@ impl Stops {
             })
             .await?;
         let account = (scope == StopScope::Account).then_some(stop.scope_id);
-        conn.transaction(async |conn| stops::wait_for_gates(conn, caller.organization_id, account).await).await?;
+        conn.transaction(async |conn| stops::wait_for_gates(conn, caller.organization_id, account).await)
+            .await?;
         Ok(Json(view(stop)))
     }
 

@@ -147,9 +147,10 @@ pub fn after(status: Status, action: Action) -> Result<Status, Refusal> {
         (Action::Edit, Draft | InReview | Approved) => Ok(Draft),
         (Action::Edit | Action::Submit, status @ (Running | Paused)) => Ok(status),
         (Action::Submit, Draft) => Ok(InReview),
-        (Action::Submit, InReview) => {
-            refused("already_in_review", "The plan waits for its approval already. Approve it, or change it first.")
-        }
+        (Action::Submit, InReview) => refused(
+            "already_in_review",
+            "The plan waits for its approval already. Approve it, or change it first.",
+        ),
         (Action::Submit, Approved) => {
             refused("already_approved", "The plan is approved. Start it, or change it first.")
         }

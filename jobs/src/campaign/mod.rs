@@ -2,5 +2,6 @@
 
 pub mod calendar;
 pub mod life;
+pub mod material;
 pub mod surroundings;
 pub mod trigger;
