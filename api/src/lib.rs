@@ -14,6 +14,7 @@ mod fresh;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod http;
+mod material_files;
 mod media;
 mod metrics;
 mod ops;
@@ -43,6 +44,7 @@ pub fn app(state: AppState) -> impl Endpoint<Output = Response> + 'static {
         .nest("/api/v1", routes::endpoint())
         .at("/callbacks/gewe/:secret", poem::post(callbacks::gewe))
         .at("/media/:id", poem::get(media::serve))
+        .at("/media/materials/:id/:revision", poem::get(material_files::serve))
         .at("/healthz", poem::get(ops::healthz))
         .at("/readyz", poem::get(ops::readyz))
         .at("/metrics", poem::get(ops::metrics))

@@ -28,6 +28,24 @@ pub struct Organization {
     pub updated_by: Option<Uuid>,
     /// When.
     pub updated_at: DateTime<Utc>,
+    /// `HH:MM` of the contact's day from which campaigns write.
+    pub campaign_from: String,
+    /// `HH:MM` until which they do.
+    pub campaign_until: String,
+    /// Messages of campaigns to one contact on one day.
+    pub contact_per_day: i32,
+    /// The same in a week.
+    pub contact_per_week: i32,
+    /// Messages of campaigns from one account on one day.
+    pub account_per_day: i32,
+    /// Of those, to contacts that have never answered.
+    pub new_contacts_per_day: i32,
+    /// Messages of campaigns in a row without an answer.
+    pub max_unanswered: i32,
+    /// Every plan needs an approval, whatever it says itself.
+    pub approval_required: bool,
+    /// The organisation's name in texts; empty: its own.
+    pub campaign_name: String,
 }
 
 /// The defaults, for organisations that have chosen nothing. The same stand in the migration.
@@ -42,6 +60,15 @@ impl Organization {
             opt_out_confirmation: "好的，以后不再给您发送消息。如需帮助，随时回复我们。".to_owned(),
             updated_by: None,
             updated_at: DateTime::UNIX_EPOCH,
+            campaign_from: "09:00".to_owned(),
+            campaign_until: "21:00".to_owned(),
+            contact_per_day: 2,
+            contact_per_week: 5,
+            account_per_day: 150,
+            new_contacts_per_day: 30,
+            max_unanswered: 3,
+            approval_required: true,
+            campaign_name: String::new(),
         }
     }
 }

@@ -5,3 +5,4 @@ pub(crate) mod layer;
 pub(crate) mod operation;
 pub(crate) mod origin;
 pub(crate) mod text;
+pub(crate) mod upload;

@@ -207,7 +207,8 @@ fn document_problems(operation: &mut MetaOperation) {
     let logs_in = operation.operation_id.is_some_and(|id| matches!(id, "login" | "register"));
     let has_medium = operation.operation_id == Some("get_message_media");
     let login = operation.operation_id == Some("login");
-    let problems: [(bool, u16, &'static str); 12] = [
+    let uploads = operation.operation_id == Some("upload_material");
+    let problems: [(bool, u16, &'static str); 13] = [
         (body || parameters, 400, "The request cannot be read, or has a field that does not exist."),
         (
             secured || login,
@@ -222,8 +223,9 @@ fn document_problems(operation: &mut MetaOperation) {
             "It cannot be done as things stand, or the name is taken.",
         ),
         (has_medium, 410, "It was refused, or it is gone."),
+        (uploads, 413, "The file is larger than `MAX_FILE_SIZE`."),
         (body, 413, "The body is larger than 1 MiB."),
-        (body, 415, "The body is not `application/json`."),
+        (body && !uploads, 415, "The body is not `application/json`."),
         (body, 422, "A field has a value that cannot be; `errors` says which and what to change."),
         (enqueues || logs_in, 429, "Too much for now; see `Retry-After`."),
         (true, 500, "Our fault; the trace id finds it in our logs."),

@@ -12,6 +12,7 @@ mod auth;
 mod batch;
 mod budgets;
 mod bulk;
+mod calendars;
 mod callback_events;
 mod contact_import;
 mod contact_syncs;
@@ -25,6 +26,7 @@ mod enrollments;
 mod job_view;
 mod jobs;
 mod lanes;
+mod materials;
 mod media;
 mod message;
 mod prices;
@@ -36,8 +38,12 @@ mod search;
 mod sends;
 mod sensitive_words;
 mod settings;
+mod sop;
+mod sop_life;
 mod sop_step;
+mod sop_tasks;
 mod span;
+mod stops;
 mod users;
 mod workers;
 
@@ -94,6 +100,25 @@ const ANSWERING: Answering = (
     alerts::Alerts,
 );
 
+/// Plans, what they send, and when they may.
+type Campaigning = (
+    sop_tasks::SopTasks,
+    sop_life::SopLife,
+    sop::Sop,
+    materials::Materials,
+    calendars::Calendars,
+    stops::Stops,
+);
+
+const CAMPAIGNING: Campaigning = (
+    sop_tasks::SopTasks,
+    sop_life::SopLife,
+    sop::Sop,
+    materials::Materials,
+    calendars::Calendars,
+    stops::Stops,
+);
+
 type Api = (
     auth::Auth,
     users::Users,
@@ -116,7 +141,7 @@ type Api = (
     (callback_events::CallbackEvents, search::MessageSearch),
     (costs::Costs, prices::Prices, budgets::Budgets, reports::Reports),
     audit::AuditLog,
-    (Answering, enrollments::SopEnrollments),
+    (Answering, Campaigning, enrollments::SopEnrollments),
 );
 
 const DESCRIPTION: &str = "\
@@ -150,7 +175,7 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
         (callback_events::CallbackEvents, search::MessageSearch),
         (costs::Costs, prices::Prices, budgets::Budgets, reports::Reports),
         audit::AuditLog,
-        (ANSWERING, enrollments::SopEnrollments),
+        (ANSWERING, CAMPAIGNING, enrollments::SopEnrollments),
     );
     OpenApiService::new(Operations(api), "Entropy", "1").description(DESCRIPTION).server("/api/v1")
 }

@@ -2,6 +2,11 @@
 //!
 //! | module | what it owns |
 //! |---|---|
+//! | [`life`] | the states of a plan, and what people may do in each |
+//! | [`surroundings`] | what plans are checked against: materials, workflows, the organisation's rules |
+//! | [`calendar`] | holidays, as the organisation has corrected them |
+//! | [`material`] | what is sent beside texts |
+//! | [`trigger`] | when a plan begins by itself |
 //! | [`clock`] | what time it is for campaigns |
 //! | [`plan`] | approved versions, read once |
 //! | [`situation`] | everything that is known around an enrollment |
@@ -18,6 +23,7 @@
 //! An enrollment that waits is a row with a time, and nothing else: no job, nothing in Redis.
 
 pub mod advance;
+pub mod calendar;
 pub mod checks;
 pub mod clock;
 pub mod decide;
@@ -25,7 +31,11 @@ pub mod dispatch;
 pub mod enroll;
 pub mod events;
 pub mod gate;
+pub mod life;
+pub mod material;
 pub mod plan;
 pub mod rules;
 pub mod send;
 pub mod situation;
+pub mod surroundings;
+pub mod trigger;

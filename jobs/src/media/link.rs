@@ -54,11 +54,39 @@ impl Links {
         self.public_url.is_some()
     }
 
+    /// Returns a link to an uploaded material below the API's own address, good until `expires` in seconds since 1970.
+    pub fn material_path(&self, material: Uuid, revision: i32, expires: i64) -> String {
+        let signature = hmac::sign(&self.key, said_of_material(material, revision, expires).as_bytes());
+        let signature = hex(signature.as_ref());
+        format!("/media/materials/{material}/{revision}?expires={expires}&signature={signature}")
+    }
+
+    /// Returns a link to an uploaded material for whoever is asked from outside. None: this install does not know how it is
+    /// reached.
+    pub fn material_url(&self, material: Uuid, revision: i32, expires: i64) -> Option<String> {
+        Some(format!("{}{}", self.public_url.as_ref()?, self.material_path(material, revision, expires)))
+    }
+
+    /// Checks a link to an uploaded material at the time `now`.
+    pub fn check_material(
+        &self,
+        (material, revision): (Uuid, i32),
+        expires: i64,
+        signature: &str,
+        now: i64,
+    ) -> Result<(), Closed> {
+        self.verify(&said_of_material(material, revision, expires), expires, signature, now)
+    }
+
     /// Checks a link at the time `now`.
     pub fn check(&self, message: Uuid, expires: i64, signature: &str, now: i64) -> Result<(), Closed> {
+        self.verify(&said(message, expires), expires, signature, now)
+    }
+
+    fn verify(&self, said: &str, expires: i64, signature: &str, now: i64) -> Result<(), Closed> {
         let signature = unhex(signature).ok_or(Closed::Forged)?;
         // Compares in constant time.
-        hmac::verify(&self.key, said(message, expires).as_bytes(), &signature).map_err(|_| Closed::Forged)?;
+        hmac::verify(&self.key, said.as_bytes(), &signature).map_err(|_| Closed::Forged)?;
         if expires > now { Ok(()) } else { Err(Closed::Expired) }
     }
 }
@@ -71,6 +99,10 @@ pub fn signed_url(links: Option<&Links>, message: Uuid, expires: i64) -> Option<
 
 fn said(message: Uuid, expires: i64) -> String {
     format!("media:{message}:{expires}")
+}
+
+fn said_of_material(material: Uuid, revision: i32, expires: i64) -> String {
+    format!("material:{material}:{revision}:{expires}")
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -99,6 +131,12 @@ mod tests {
         assert_eq!(links.check(message, 1000, signature, 1000), Err(Closed::Expired));
         assert_eq!(links.check(message, 2000, signature, 999), Err(Closed::Forged));
         assert_eq!(links.check(other, 1000, signature, 999), Err(Closed::Forged));
+        let material = links.material_path(message, 2, 1000);
+        let of_material = material.split("signature=").nth(1).expect("a signature");
+        assert_eq!(links.check_material((message, 2), 1000, of_material, 999), Ok(()));
+        assert_eq!(links.check_material((message, 2), 1000, of_material, 1000), Err(Closed::Expired));
+        assert_eq!(links.check_material((message, 1), 1000, of_material, 999), Err(Closed::Forged));
+        assert_eq!(links.check_material((message, 2), 1000, signature, 999), Err(Closed::Forged));
         let another = Links::new(&Secret::new("another-secret"), None);
         assert_eq!(another.check(message, 1000, signature, 999), Err(Closed::Forged));
         assert_eq!(another.url(message, 1000), None);

@@ -16,5 +16,6 @@ pub mod rehearsal;
 pub mod split;
 pub mod spread;
 pub mod template;
+pub mod templates;
 pub mod validate;
 pub mod window;
