@@ -1,4 +1,4 @@
-//! What makes the demo's customers heard and answered: callbacks, a workflow, prices.
+//! What makes the demo's customers heard, answered and written to: callbacks, a workflow, prices, drafts of plans.
 //!
 //! Everything is done over HTTP, as anybody else would: the sandbox is told where callbacks go, the API
 //! who answers. What a visitor has changed stays as it is: only what is missing is made.
@@ -89,6 +89,27 @@ pub(super) async fn answer(
     });
     let path = format!("{base}/wechat-accounts/{}/ai", account["id"].as_str().unwrap_or_default());
     expect(call(client.put(path).bearer_auth(token).json(&ai)).await?, 200, "who answers")
+}
+
+/// Makes a draft of every template, unless there are plans already.
+pub(super) async fn plans(api: SocketAddr, token: &str) -> anyhow::Result<()> {
+    let base = format!("http://{api}/api/v1");
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let there = call(client.get(format!("{base}/sop-tasks?limit=1")).bearer_auth(token)).await?.1;
+    if there["items"].as_array().is_none_or(|items| !items.is_empty()) {
+        return Ok(());
+    }
+    let templates = call(client.get(format!("{base}/sop/templates")).bearer_auth(token)).await?.1;
+    // The list shows the newest first.
+    for template in templates["items"].as_array().into_iter().flatten().rev() {
+        let plan = json!({
+            "name": template["name"], "description": template["description"], "target_type": template["target_type"],
+            "workflow_config": template["workflow_config"]
+        });
+        let made = client.post(format!("{base}/sop-tasks")).bearer_auth(token).json(&plan);
+        expect(call(made).await?, 201, "a plan")?;
+    }
+    Ok(())
 }
 
 fn expect((status, body): (u16, Value), wanted: u16, what: &str) -> anyhow::Result<()> {

@@ -226,6 +226,7 @@ async fn welcome_demo(
         let key = environment("FASTGPT_API_KEY");
         demo_conversations::answer(api, demo.token.expose(), &demo.account, key.as_deref()).await?;
     }
+    demo_conversations::plans(api, demo.token.expose()).await?;
     Ok(Some(demo))
 }
 

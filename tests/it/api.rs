@@ -13,11 +13,14 @@ mod conversations;
 mod costs;
 mod drafts;
 mod lists;
+mod materials;
 mod operations;
 mod outages;
 mod outcomes;
+mod plans;
 mod roles;
 mod sending;
+mod stops;
 mod tenants;
 mod words;
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use entropy_jobs::sop::config::reading;
 use entropy_jobs::step;
 use futures::StreamExt;
 use poem::http::StatusCode;
@@ -53,6 +54,40 @@ impl<T: ParseFromJSON> ParsePayload for Body<T> {
 }
 
 impl_apirequest_for_payload!(Body<T>, T: ParseFromJSON);
+
+/// A JSON body in which no field stands twice. Readers differ in which of the two they take, so what a person has looked at
+/// might not be what is carried out: that must not be with plans.
+#[derive(Debug)]
+pub(crate) struct StrictBody<T>(pub T);
+
+impl<T: ParseFromJSON> Payload for StrictBody<T> {
+    const CONTENT_TYPE: &'static str = "application/json";
+
+    fn check_content_type(content_type: &str) -> bool {
+        <Json<T> as Payload>::check_content_type(content_type)
+    }
+
+    fn schema_ref() -> MetaSchemaRef {
+        T::schema_ref()
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+impl<T: ParseFromJSON> ParsePayload for StrictBody<T> {
+    const IS_REQUIRED: bool = true;
+
+    async fn from_request(_: &Request, body: &mut RequestBody) -> Result<Self> {
+        let bytes = read_in_time(body.take().map_err(ApiError::internal)?, MAX_BYTES).await?;
+        let read = parse(&bytes)?;
+        refuse_repeated(&bytes)?;
+        Ok(StrictBody(read))
+    }
+}
+
+impl_apirequest_for_payload!(StrictBody<T>, T: ParseFromJSON);
 
 /// A JSON body that may also be left out.
 #[derive(Debug)]
@@ -146,6 +181,28 @@ fn json(bytes: &[u8]) -> Result<Value, ApiError> {
     Ok(value)
 }
 
+/// Refuses JSON in which a field stands twice.
+fn refuse_repeated(bytes: &[u8]) -> Result<(), ApiError> {
+    let Err(findings) = reading::read(bytes) else { return Ok(()) };
+    let problems = findings
+        .into_iter()
+        .map(|finding| FieldProblem::new(dotted(&finding.path), "repeated_field", finding.message))
+        .collect();
+    Err(ApiError::malformed(problems))
+}
+
+/// Writes a JSON pointer as our paths are written: `/steps/3/next` is `steps[3].next`.
+fn dotted(pointer: &str) -> String {
+    pointer.split('/').skip(1).fold(String::new(), |path, part| {
+        let part = part.replace("~1", "/").replace("~0", "~");
+        match part.parse::<usize>() {
+            Ok(index) => format!("{path}[{index}]"),
+            Err(_) if path.is_empty() => part,
+            Err(_) => format!("{path}.{part}"),
+        }
+    })
+}
+
 /// Returns the path of the first text with the character U+0000 in it.
 fn zero_character(value: &Value, path: String) -> Option<String> {
     match value {
@@ -188,5 +245,18 @@ mod tests {
         assert_eq!(error.detail(), "a.b[1]: must not contain the character U+0000.");
         assert!(json(br#"{"a": "\\u0000"}"#).is_ok());
         assert!(json(b"\xff").is_err());
+    }
+
+    #[test]
+    fn a_field_that_stands_twice_is_named_by_its_place() {
+        assert!(refuse_repeated(br#"{"a": [{"b": 1}, {"b": 2}]}"#).is_ok());
+        let error = refuse_repeated(br#"{"a": [{"b": 1}, {"b": 2, "c": 0, "b": 3}]}"#).expect_err("twice");
+        assert_eq!((error.status_code(), error.code()), (StatusCode::BAD_REQUEST, "invalid_request"));
+        let problems = error.into_errors();
+        assert_eq!(
+            (problems[0].path.as_str(), problems[0].code.as_deref()),
+            ("a[1].b", Some("repeated_field"))
+        );
+        assert_eq!(dotted("/x~1y/z~0"), "x/y.z~");
     }
 }

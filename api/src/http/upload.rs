@@ -46,13 +46,19 @@ impl<'a> ApiExtractor<'a> for FileBody {
         Some(MetaRequest { description: None, content, required: true })
     }
 
-    async fn from_request(_: &'a Request, body: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
+    async fn from_request(
+        _: &'a Request,
+        body: &mut RequestBody,
+        _: ExtractParamOptions<()>,
+    ) -> Result<Self> {
         Ok(FileBody(body.take().map_err(ApiError::internal)?))
     }
 }
 
 /// How long a file may take to arrive.
 const MAX_TIME: Duration = Duration::from_secs(120);
+/// How much of a file that is too large is read beyond its limit.
+const MAX_DRAINED_BYTES: u64 = 16 << 20;
 
 /// Keeps the file that a body is. Every file has a place of its own.
 pub(crate) async fn keep(
@@ -85,18 +91,22 @@ async fn receive(store: &Store, body: poem::Body) -> Result<Temporary, ApiError>
     let temporary = store.temporary().await.map_err(ApiError::internal)?;
     let mut file = tokio::fs::File::create_new(temporary.path()).await.map_err(ApiError::internal)?;
     let mut bytes = 0;
+    // What is too long is read on for a while and thrown away, so that its sender gets to read our answer.
+    let patience = store.most() + MAX_DRAINED_BYTES;
     let mut chunks = std::pin::pin!(body.into_bytes_stream());
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| ApiError::invalid("The file ended too early. Send it again."))?;
         bytes += chunk.len() as u64;
-        if bytes > store.most() {
-            let detail = format!(
-                "The file is larger than {} bytes, the longest that this install keeps.",
-                store.most()
-            );
-            return Err(ApiError::unfit(StatusCode::PAYLOAD_TOO_LARGE, "file_too_large", detail));
+        if bytes <= store.most() {
+            file.write_all(&chunk).await.map_err(ApiError::internal)?;
+        } else if bytes > patience {
+            break;
         }
-        file.write_all(&chunk).await.map_err(ApiError::internal)?;
+    }
+    if bytes > store.most() {
+        let detail =
+            format!("The file is larger than {} bytes, the longest that this install keeps.", store.most());
+        return Err(ApiError::unfit(StatusCode::PAYLOAD_TOO_LARGE, "file_too_large", detail));
     }
     file.flush().await.map_err(ApiError::internal)?;
     Ok(temporary)

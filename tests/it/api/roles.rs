@@ -16,6 +16,7 @@ fn operations() -> Vec<(Method, &'static str, Value, &'static str)> {
     let none = json!({"filter": {"kind": "nothing"}, "preview": true});
     let price = json!({"model": "", "input_per_1k": "1", "output_per_1k": "1", "effective_from": "2026-01-01T00:00:00Z"});
     let workflow = json!({"alias": "", "api_key": "fastgpt-a"});
+    let plan = json!({"name": "", "target_type": "tag", "workflow_config": {}});
     let get = |path, role| (Method::GET, path, Value::Null, role);
     let post = |path, body: &Value, role| (Method::POST, path, body.clone(), role);
     vec![
@@ -114,6 +115,41 @@ fn operations() -> Vec<(Method, &'static str, Value, &'static str)> {
             "admin",
         ),
         post("/model-prices/{id}/end", &json!({"effective_to": "2026-01-01T00:00:00Z"}), "admin"),
+        get("/sop/schema", "viewer"),
+        get("/sop/templates", "viewer"),
+        get("/sop-tasks", "viewer"),
+        get("/sop-tasks/{id}", "viewer"),
+        get("/sop-tasks/{id}/export", "viewer"),
+        get("/sop-tasks/{id}/versions", "viewer"),
+        get("/sop-tasks/{id}/versions/{version}", "viewer"),
+        post("/sop-tasks/validate", &json!({"workflow_config": {}}), "viewer"),
+        post("/sop-tasks", &plan, "agent"),
+        (Method::PUT, "/sop-tasks/{id}", plan.clone(), "agent"),
+        post(
+            "/sop-tasks/import",
+            &json!({"format": "", "name": "", "target_type": "tag", "workflow_config": {}}),
+            "agent",
+        ),
+        post("/sop-tasks/{id}/submit", &nothing, "agent"),
+        post("/sop-tasks/{id}/approve", &json!({"sha256": ""}), "manager"),
+        post("/sop-tasks/{id}/start", &nothing, "agent"),
+        post("/sop-tasks/{id}/pause", &nothing, "agent"),
+        post("/sop-tasks/{id}/resume", &nothing, "agent"),
+        post("/sop-tasks/{id}/stop", &nothing, "agent"),
+        post("/sop-tasks/{id}/archive", &nothing, "agent"),
+        post("/sop-tasks/{id}/copy", &nothing, "agent"),
+        get("/materials", "viewer"),
+        get("/materials/{id}", "viewer"),
+        post("/materials", &json!({"key": "", "kind": "link", "name": ""}), "agent"),
+        (Method::PUT, "/materials/{id}", json!({}), "agent"),
+        (Method::PUT, "/materials/{id}/file", Value::Null, "agent"),
+        post("/materials/{id}/approve", &json!({"revision": 1}), "manager"),
+        (Method::DELETE, "/materials/{id}", Value::Null, "manager"),
+        get("/calendars/cn/{year}", "viewer"),
+        (Method::PUT, "/calendars/cn/{year}", json!({"holidays": ["2000-01-01"], "workdays": []}), "manager"),
+        get("/stop", "viewer"),
+        post("/stop", &json!({"scope": "account", "reason": "停"}), "manager"),
+        (Method::DELETE, "/stop", json!({"scope": "account"}), "manager"),
         post("/users", &json!({"username": "a", "password": "a", "role": "admin"}), "admin"),
         (Method::PUT, "/users/{id}", json!({}), "admin"),
     ]
@@ -134,6 +170,7 @@ async fn each_role_may_do_what_the_table_says_and_no_more() {
         for (role, client) in roles.iter().zip(&people) {
             let path = path.replace("{id}", &Uuid::now_v7().to_string());
             let path = path.replace("{enrollment_id}", &Uuid::now_v7().to_string());
+            let path = path.replace("{version}", "1").replace("{year}", "2027");
             let request = client.request(method.clone(), &path);
             let request = if body.is_null() { request } else { request.json(&body) };
             let reply = client.send(request).await;
