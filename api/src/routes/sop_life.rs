@@ -16,7 +16,7 @@ use entropy_jobs::sop::validate::AccountLoad;
 use entropy_schema::Conn;
 use entropy_schema::campaigns::plans::{self, Plan};
 use entropy_schema::campaigns::versions::{self, Version};
-use entropy_schema::campaigns::{materials, stops};
+use entropy_schema::campaigns::{enrollments, materials, stops};
 use poem::http::StatusCode;
 use poem::web::Data;
 use poem_openapi::param::Path;
@@ -309,6 +309,9 @@ async fn change(
             versions::retire_in_review(conn, caller.organization_id, id).await?;
         }
         plans::update(conn, &plan).await?;
+        if matches!(action, Action::Resume) {
+            enrollments::wake_waiting(conn, caller.organization_id, id, "sop_paused").await?;
+        }
         note(named, &plan, before).write(conn, caller, origin).await?;
         let waiting = versions::in_review(conn, caller.organization_id, id).await?;
         Ok(Json(view(plan, waiting)))
