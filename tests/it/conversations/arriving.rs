@@ -4,6 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use entropy_jobs::conversation::apply::Applied;
 use entropy_jobs::incoming::{AccountEvent, ContactChange, GroupEvent, Message, What};
 use entropy_jobs::job::JobError;
+use uuid::Uuid;
 
 use super::Scene;
 use super::scene::{CUSTOMER, from, in_group};
