@@ -123,12 +123,12 @@ struct MaterialView {
     updated_at: DateTime<Utc>,
     /// Newest first; at most 100. Only where one material is shown.
     #[oai(skip_serializing_if_is_none)]
-    revisions: Option<Vec<RevisionView>>,
+    revisions: Option<Vec<MaterialRevision>>,
 }
 
 /// A revision of a material.
 #[derive(Debug, Object)]
-struct RevisionView {
+struct MaterialRevision {
     revision: i32,
     /// Its fields, in the form of a message; without `url` if a file was uploaded.
     content: Value,
@@ -270,7 +270,7 @@ impl Materials {
         let newest = rows.first().filter(|row| row.revision == material.revision).cloned();
         let revisions = rows
             .into_iter()
-            .map(|row| RevisionView {
+            .map(|row| MaterialRevision {
                 revision: row.revision,
                 content: row.content,
                 file_url: row.path.map(|_| state.links.material_path(row.material_id, row.revision, expires)),

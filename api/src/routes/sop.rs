@@ -45,14 +45,14 @@ pub(super) fn finding(finding: Finding) -> FindingView {
 /// A plan to look at.
 #[derive(Object)]
 #[oai(deny_unknown_fields)]
-struct Validate {
+struct ValidatePlan {
     /// In format 1; see `GET sop/schema`.
     workflow_config: Value,
 }
 
 /// What is to be said about a plan.
 #[derive(Debug, Object)]
-struct ReportView {
+struct PlanReport {
     /// What must be changed before it can be submitted: at most 200.
     errors: Vec<FindingView>,
     /// What somebody should look at: at most 200.
@@ -130,14 +130,14 @@ impl Sop {
         &self,
         state: Data<&AppState>,
         caller: Caller,
-        body: StrictBody<Validate>,
-    ) -> Result<Json<ReportView>, ApiError> {
+        body: StrictBody<ValidatePlan>,
+    ) -> Result<Json<PlanReport>, ApiError> {
         let now = state.now().await;
         let mut conn = state.db.conn().await?;
         let held = Held::read(&mut conn, caller.organization_id, now).await?;
         drop(conn);
         let (report, _) = held.check(&body.0.workflow_config);
-        Ok(Json(ReportView {
+        Ok(Json(PlanReport {
             errors: report.errors.into_iter().map(finding).collect(),
             warnings: report.warnings.into_iter().map(finding).collect(),
         }))

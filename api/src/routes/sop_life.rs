@@ -45,7 +45,7 @@ const SLICES: usize = 25;
 /// What is approved.
 #[derive(Object)]
 #[oai(deny_unknown_fields)]
-struct Approve {
+struct ApprovePlan {
     /// `review.sha256` of the plan, as it was looked at.
     sha256: Text,
 }
@@ -115,7 +115,7 @@ impl SopLife {
         caller: Caller,
         origin: Origin,
         id: Path<Uuid>,
-        body: Body<Approve>,
+        body: Body<ApprovePlan>,
     ) -> Result<Json<PlanView>, ApiError> {
         caller.require(Role::Manager)?;
         let now = state.now().await;
