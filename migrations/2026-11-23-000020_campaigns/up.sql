@@ -251,18 +251,28 @@ CREATE TABLE calendars (
 
 ALTER TABLE organization_settings
     -- No campaign writes outside of these hours of the contact's day; a plan may only be stricter. `HH:MM`.
-    ADD COLUMN campaign_from text NOT NULL DEFAULT '09:00' CHECK (campaign_from ~ '^([01][0-9]|2[0-3]):[0-5][0-9]$'),
-    ADD COLUMN campaign_until text NOT NULL DEFAULT '21:00' CHECK (campaign_until ~ '^([01][0-9]|2[0-3]):[0-5][0-9]$'),
+    ADD COLUMN campaign_from text NOT NULL DEFAULT '09:00',
+    ADD COLUMN campaign_until text NOT NULL DEFAULT '21:00',
     -- Over all campaigns.
-    ADD COLUMN contact_per_day integer NOT NULL DEFAULT 2 CHECK (contact_per_day BETWEEN 1 AND 5),
-    ADD COLUMN contact_per_week integer NOT NULL DEFAULT 5 CHECK (contact_per_week BETWEEN 1 AND 10),
-    ADD COLUMN account_per_day integer NOT NULL DEFAULT 150 CHECK (account_per_day BETWEEN 1 AND 500),
-    ADD COLUMN new_contacts_per_day integer NOT NULL DEFAULT 30 CHECK (new_contacts_per_day BETWEEN 1 AND 100),
-    ADD COLUMN max_unanswered integer NOT NULL DEFAULT 3 CHECK (max_unanswered BETWEEN 1 AND 5),
+    ADD COLUMN contact_per_day integer NOT NULL DEFAULT 2,
+    ADD COLUMN contact_per_week integer NOT NULL DEFAULT 5,
+    ADD COLUMN account_per_day integer NOT NULL DEFAULT 150,
+    ADD COLUMN new_contacts_per_day integer NOT NULL DEFAULT 30,
+    ADD COLUMN max_unanswered integer NOT NULL DEFAULT 3,
     -- Every plan needs a manager's approval, whatever it says itself.
     ADD COLUMN approval_required boolean NOT NULL DEFAULT true,
     -- Its name in texts.
-    ADD COLUMN campaign_name text NOT NULL DEFAULT '' CHECK (char_length(campaign_name) <= 100);
+    ADD COLUMN campaign_name text NOT NULL DEFAULT '';
+
+ALTER TABLE organization_settings
+    ADD CONSTRAINT organization_settings_campaign_from_known CHECK (campaign_from ~ '^([01][0-9]|2[0-3]):[0-5][0-9]$') NOT VALID,
+    ADD CONSTRAINT organization_settings_campaign_until_known CHECK (campaign_until ~ '^([01][0-9]|2[0-3]):[0-5][0-9]$') NOT VALID,
+    ADD CONSTRAINT organization_settings_contact_per_day_known CHECK (contact_per_day BETWEEN 1 AND 5) NOT VALID,
+    ADD CONSTRAINT organization_settings_contact_per_week_known CHECK (contact_per_week BETWEEN 1 AND 10) NOT VALID,
+    ADD CONSTRAINT organization_settings_account_per_day_known CHECK (account_per_day BETWEEN 1 AND 500) NOT VALID,
+    ADD CONSTRAINT organization_settings_new_contacts_per_day_known CHECK (new_contacts_per_day BETWEEN 1 AND 100) NOT VALID,
+    ADD CONSTRAINT organization_settings_max_unanswered_known CHECK (max_unanswered BETWEEN 1 AND 5) NOT VALID,
+    ADD CONSTRAINT organization_settings_campaign_name_known CHECK (char_length(campaign_name) <= 100) NOT VALID;
 
 ALTER TABLE wechat_accounts
     -- Since when it has been logged in without a break of a day: new accounts write less.

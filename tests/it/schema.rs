@@ -120,6 +120,7 @@ fn udt(kind: &str) -> &str {
         "Bytea" | "Binary" => "bytea",
         "Numeric" => "numeric",
         "Date" => "date",
+        "Array<Date>" => "_date",
         "Array<Text>" => "_text",
         "Array<Uuid>" => "_uuid",
         other => other,

@@ -186,6 +186,11 @@ impl Walk<'_> {
                 Then::On(next, due) => {
                     let was_sent = matches!(sent, Sent::Over(_));
                     self.go(&next, due, was_sent);
+                    if let (Step::WaitReply(_), Some(replied)) = (step, self.enrollment.replied_at) {
+                        // The answer was this step's, also if it came at this very moment.
+                        self.enrollment.reached_at =
+                            self.enrollment.reached_at.max(replied + TimeDelta::microseconds(1));
+                    }
                     if self.enrollment.finished_at.is_some() {
                         return self.done();
                     }
@@ -216,7 +221,8 @@ impl Walk<'_> {
         let waits_for_reply = steps.iter().any(|step| step.id() == id && matches!(step, Step::WaitReply(_)));
         self.enrollment.step_id = Some(id.as_str().to_owned());
         // Who answers before we know that our message has left has answered it.
-        self.enrollment.reached_at = if was_sent && waits_for_reply { due.min(now) } else { now };
+        self.enrollment.reached_at =
+            if was_sent && waits_for_reply { due.min(now) } else { now.max(self.enrollment.reached_at) };
         self.enrollment.planned_at = Some(due);
         self.enrollment.state = "active".to_owned();
     }

@@ -12,7 +12,7 @@ use crate::harness::{Client, Platform, eventually, secs};
 async fn clock(platform: &Platform, at: &str) {
     let statement = format!(
         "DO $$ BEGIN EXECUTE format('CREATE OR REPLACE FUNCTION campaign_now() RETURNS timestamptz LANGUAGE sql VOLATILE
-             AS ''SELECT clock_timestamp() + %L::interval''', '{at}'::timestamptz - clock_timestamp()); END $$"
+             AS $now$SELECT clock_timestamp() + %L::interval$now$', '{at}'::timestamptz - clock_timestamp()); END $$"
     );
     let mut conn = platform.db.conn().await.expect("a connection");
     conn.batch_execute(&statement).await.expect("the clock is set");
