@@ -208,6 +208,7 @@ survives! {
     a_message_is_checked_without_being_repeated: message,
     no_address_inside_is_taken_for_one_outside: outbound_url,
     a_trace_id_is_well_formed: traceparent,
+    no_plan_is_taken_that_cannot_run_or_refused_without_a_sentence: workflow_config,
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 mod api;
 mod callbacks;
+mod campaigns;
 mod jobs;
 mod model;
 mod provider;
@@ -14,6 +15,7 @@ mod settings;
 
 pub use api::{authorization, cursor, http, idempotency_key};
 pub use callbacks::callback;
+pub use campaigns::workflow_config;
 pub use jobs::{KINDS, delivery, job_args, message, outbound_url, traceparent};
 pub use model::{fastgpt_answer, fastgpt_stream};
 pub use provider::{failure_header, gewe_answer};
@@ -23,7 +25,7 @@ pub use settings::config;
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in `corpus` and of its file in `fuzz_targets`.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("authorization", authorization),
     ("callback", callback),
     ("config", config),
@@ -39,6 +41,7 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("message", message),
     ("outbound_url", outbound_url),
     ("traceparent", traceparent),
+    ("workflow_config", workflow_config),
 ];
 
 /// Splits off the first line, which tells a target how to read the rest.
