@@ -12,4 +12,5 @@ pub mod late;
 pub mod moment;
 pub mod rehearsal;
 pub mod spread;
+pub mod way;
 pub mod window;

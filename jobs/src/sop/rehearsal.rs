@@ -17,20 +17,11 @@ use uuid::Uuid;
 use super::calendar::Calendar;
 use super::caps::{self, Cap, Caps, Counts, Standing, Verdict, WEEK};
 use super::config::rules::OnCap;
-use super::config::step::WaitFor;
 use super::moment;
 use super::spread;
+use super::way::Leg;
 use super::window::{Opening, Timetable};
 use crate::calendar::{Zone, day_of};
-
-/// What a recipient's way through the campaign consists of, as far as time goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Leg {
-    /// Sends a message.
-    Send,
-    /// Waits. The wait for an answer is one for its timeout.
-    Wait(WaitFor),
-}
 
 /// An account that sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -439,7 +430,10 @@ mod tests {
     use std::collections::HashMap;
     use std::time::Instant;
 
-    use super::super::config::step::{Count, CountFrom, Until};
+    use proptest::prelude::*;
+
+    use super::super::config::step::{Count, CountFrom, Until, WaitFor};
+    use super::super::way::{Fork, follow};
     use super::super::window::{Days, Range, Window};
     use super::*;
     use crate::calendar::zone;
@@ -550,6 +544,57 @@ mod tests {
     }
 
     #[test]
+    fn the_example_is_played_as_it_is_written() {
+        let text = include_str!("examples/new_lead_3_days.json");
+        let plan: super::super::config::WorkflowConfig = serde_json::from_str(text).expect("a plan");
+        let way = follow(&plan, |fork| match fork {
+            Fork::Branch(branch) => &branch.otherwise,
+            Fork::Split(split) => &split.arms[0].next,
+        });
+        let calendar = Calendar::shipped();
+        let holidays = calendar.chosen(plan.send_window.holiday_calendar);
+        let opening = Opening::new(plan.timezone, &Window::from(&plan.send_window), holidays)
+            .within(&Window::outside(21 * 60, 9 * 60), &calendar);
+        // Tagged on the Friday before the last workday of the National Day, and on an ordinary one. Two minutes of delay.
+        let mut everybody = recipients(2, 2, friday());
+        everybody[0].enters_at = shanghai("2026-10-09T21:42:00");
+        let played = rehearse(&Plan {
+            now: shanghai("2026-10-09T21:40:00"),
+            zone: plan.timezone,
+            calendar: holidays,
+            caps: &Caps::from(&plan.caps),
+            on_cap: plan.caps.on_cap,
+            organization_sent: 0,
+            openings: &[opening],
+            ways: &[way.legs],
+            accounts: &[account(6), account(6)],
+            recipients: &everybody,
+        });
+        let sent = |who: usize| {
+            let own = played.planned.iter().filter(move |planned| planned.recipient == who);
+            own.map(|planned| (way.steps[planned.leg].as_str(), planned.at)).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            sent(0),
+            [
+                ("d1_hello", shanghai("2026-10-10T09:30:00")), // A Saturday that is worked.
+                ("d1_outline", shanghai("2026-10-10T10:00:00")),
+                ("d2_case", shanghai("2026-10-12T10:00:00")),
+                ("d3_invite", shanghai("2026-10-13T15:00:00")),
+            ]
+        );
+        assert_eq!(
+            sent(1),
+            [
+                ("d1_hello", shanghai("2026-11-23T09:30:00")),
+                ("d1_outline", shanghai("2026-11-23T10:00:00")),
+                ("d2_case", shanghai("2026-11-24T10:00:00")),
+                ("d3_invite", shanghai("2026-11-25T15:00:00")),
+            ]
+        );
+    }
+
+    #[test]
     fn an_account_serves_one_after_the_other_and_goes_on_on_the_next_day() {
         let caps = Caps { per_account_per_day: 2, ..caps() };
         let way = vec![Leg::Send, workday(1, "10:00"), Leg::Send];
@@ -595,7 +640,8 @@ mod tests {
         let caps = Caps { per_account_per_day: 1, ..caps() };
         let way = vec![Leg::Send, period("P1D"), Leg::Send];
         let outcomes = |on_cap| {
-            let played = play(&caps, on_cap, &[way.clone()], &[account(6)], &recipients(2, 1, friday()));
+            let played =
+                play(&caps, on_cap, std::slice::from_ref(&way), &[account(6)], &recipients(2, 1, friday()));
             played.planned.iter().map(|planned| planned.outcome).collect::<Vec<_>>()
         };
         let full = Cap::PerAccountPerDay;
@@ -671,5 +717,84 @@ mod tests {
             assert!(sent <= accounts[account].standing.allowance(150, day), "{account} {day} {sent}");
         }
         assert!(by_contact.values().all(|sent| *sent <= 2));
+    }
+
+    /// A recipient of a random campaign: account, hours after the trigger, whether there was an answer before.
+    fn anybody() -> impl Strategy<Value = (usize, i64, bool)> {
+        (0..3_usize, 0..100_i64, any::<bool>())
+    }
+
+    fn leg() -> impl Strategy<Value = Leg> {
+        prop_oneof![
+            4 => Just(Leg::Send),
+            1 => (0..3000_u32).prop_map(|minutes| period(&format!("PT{minutes}M"))),
+            1 => (0..5_u16).prop_map(|days| workday(days, "10:00")),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn everybody_gets_everything_once_in_order_and_within_every_cap(
+            everybody in proptest::collection::vec(anybody(), 1..12),
+            way in proptest::collection::vec(leg(), 1..7),
+            (per_day, per_week, per_account) in (1..3_u32, 2..6_u32, 1..5_u32),
+            (strangers, organization, gap) in (1..4_u32, 3..9_u32, 0..300_u32),
+        ) {
+            let caps = Caps {
+                per_contact_per_day: per_day,
+                per_contact_per_week: Some(per_week),
+                per_account_per_day: per_account,
+                new_contacts_per_account_per_day: Some(strangers),
+                per_organization_per_day: Some(organization),
+                min_gap: [Some(format!("PT{gap}M").parse().expect("a period")), None],
+                max_unanswered: 100,
+            };
+            let base = recipients(everybody.len(), 3, friday());
+            let chosen = |(recipient, (account, hours, answered_before)): (Recipient, &(usize, i64, bool))| Recipient {
+                account: *account,
+                enters_at: friday() + TimeDelta::hours(*hours),
+                answered_before: *answered_before,
+                ..recipient
+            };
+            let people: Vec<Recipient> = base.into_iter().zip(&everybody).map(chosen).collect();
+            let accounts = [account(6), account(60), account(600)];
+            let played = play(&caps, OnCap::Defer, std::slice::from_ref(&way), &accounts, &people);
+
+            let sends: Vec<usize> = (0..way.len()).filter(|leg| way[*leg] == Leg::Send).collect();
+            let calendar = Calendar::shipped();
+            let opening = working_hours(&calendar);
+            let day = |planned: &Planned| day_of(planned.at, zone(None));
+            for (who, recipient) in people.iter().enumerate() {
+                let own: Vec<&Planned> = played.planned.iter().filter(|planned| planned.recipient == who).collect();
+                prop_assert_eq!(own.iter().map(|planned| planned.leg).collect::<Vec<_>>(), sends.clone());
+                for (before, planned) in own.iter().enumerate() {
+                    prop_assert!(planned.at >= recipient.enters_at && opening.is_open(planned.at));
+                    let in_days = |length| own.iter().filter(|other| {
+                        (0..length).contains(&(day(planned) - day(other)).num_days())
+                    }).count() as u32;
+                    prop_assert!(in_days(1) <= per_day && in_days(7) <= per_week);
+                    if let Some(next) = own.get(before + 1) {
+                        prop_assert!(next.at - planned.at >= TimeDelta::minutes(gap.into()));
+                    }
+                }
+            }
+            for planned in &played.planned {
+                prop_assert_eq!(planned.outcome, Outcome::Sent);
+                let people = &people;
+                let of_day = |account: Option<usize>| played.planned.iter().filter(move |other| {
+                    day(other) == day(planned) && account.is_none_or(|account| people[other.recipient].account == account)
+                });
+                let account = people[planned.recipient].account;
+                prop_assert!(of_day(None).count() as u32 <= organization);
+                prop_assert!(of_day(Some(account)).count() as u32 <= per_account);
+                let mut new: Vec<usize> = of_day(Some(account)).map(|other| other.recipient).collect();
+                new.retain(|who| !people[*who].answered_before);
+                new.sort_unstable();
+                new.dedup();
+                prop_assert!(new.len() as u32 <= strangers);
+            }
+        }
     }
 }
