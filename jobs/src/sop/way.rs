@@ -1,7 +1,7 @@
 //! A way through a plan as far as time goes: what is sent on it, and what is waited for in between. Pure.
 //!
-//! A plan forks at branches and splits. Whoever asks for a way says which fork is taken; an answer never comes, so a wait for one
-//! takes its whole time.
+//! A plan forks at branches and splits. Whoever asks for a way says which fork is taken; an answer never comes, so a
+//! wait for one takes its whole time.
 
 use super::config::WorkflowConfig;
 use super::config::key::{Next, StepId};
@@ -36,7 +36,8 @@ pub struct Way<'a> {
 
 /// Follows a plan from its entry to an end.
 ///
-/// A plan that has not been validated may lead nowhere or in circles: the way ends there, after as many steps as the plan has.
+/// A plan that has not been validated may lead nowhere or in circles: the way ends there, after as many steps as the
+/// plan has.
 pub fn follow<'a>(plan: &'a WorkflowConfig, mut choose: impl FnMut(Fork<'a>) -> &'a Next) -> Way<'a> {
     let mut way = Way::default();
     let mut at = plan.step(&plan.entry);
