@@ -145,10 +145,7 @@ const WORTH_NAMING: TimeDelta = TimeDelta::minutes(5);
 /// Recipients of accounts, ways or openings that are not in the lists are left out.
 pub fn rehearse(plan: &Plan<'_>) -> Rehearsal {
     let mut play = Play::new(plan);
-    while let Some(Reverse((_, account))) = play.next.pop() {
-        play.serve(account);
-        play.line_up(account);
-    }
+    while play.turn() {}
     play.end()
 }
 
@@ -163,9 +160,11 @@ struct Row {
     strangers: BinaryHeap<Waiting>,
     /// When the account can send again.
     free_at: DateTime<Utc>,
-    /// The end of the last day on which it had sent enough; the same for strangers.
-    enough_until: DateTime<Utc>,
-    strangers_until: DateTime<Utc>,
+    /// Since when it sends again after it had sent enough for a day, or after the window was shut: who has waited for
+    /// that is due then.
+    due_from: DateTime<Utc>,
+    /// The same, for strangers.
+    strangers_from: DateTime<Utc>,
     day: NaiveDate,
     sent: u32,
     new_contacts: u32,
@@ -176,7 +175,7 @@ impl Row {
     /// Returns when the account serves next, and whether that is for a stranger.
     fn next(&self) -> Option<(DateTime<Utc>, bool)> {
         let known = self.known.peek().map(|Reverse((due, ..))| ((*due).max(self.free_at), false));
-        let free_at = self.free_at.max(self.strangers_until);
+        let free_at = self.free_at.max(self.strangers_from);
         let stranger = self.strangers.peek().map(|Reverse((due, ..))| ((*due).max(free_at), true));
         known.into_iter().chain(stranger).min()
     }
@@ -224,8 +223,8 @@ impl<'a> Play<'a> {
             known: BinaryHeap::new(),
             strangers: BinaryHeap::new(),
             free_at: plan.now,
-            enough_until: plan.now,
-            strangers_until: plan.now,
+            due_from: plan.now,
+            strangers_from: plan.now,
             day: today.on,
             sent: account.sent,
             new_contacts: account.new_contacts,
@@ -268,6 +267,14 @@ impl<'a> Play<'a> {
             play.line_up(account);
         }
         play
+    }
+
+    /// Lets the account whose turn it is do one thing; false, when all is done.
+    fn turn(&mut self) -> bool {
+        let Some(Reverse((_, account))) = self.next.pop() else { return false };
+        self.serve(account);
+        self.line_up(account);
+        true
     }
 
     /// Leads somebody from a moment on over waits to the next message, and into the row for it.
@@ -313,12 +320,20 @@ impl<'a> Play<'a> {
         let standing = plan.accounts[account].standing;
         let row = &mut self.rows[account];
         let Some((now, stranger)) = row.next() else { return };
-        if now - plan.now > TimeDelta::days(HORIZON_DAYS as i64) {
-            let waiting: Vec<Waiting> = row.known.drain().chain(row.strangers.drain()).collect();
-            for Reverse((_, _, who)) in waiting {
-                self.note(who, now, Outcome::Never);
+        match self.timetables.iter().filter_map(|timetable| timetable.next_allowed(now)).min() {
+            Some(open) if open > now => {
+                // The row was longer than the window of everybody in it.
+                (row.free_at, row.due_from) = (open, open);
+                return;
             }
-            return;
+            Some(_) => {}
+            None => {
+                let waiting: Vec<Waiting> = row.known.drain().chain(row.strangers.drain()).collect();
+                for Reverse((_, _, who)) in waiting {
+                    self.note(who, now, Outcome::Never);
+                }
+                return;
+            }
         }
         if now >= self.today.ends_at {
             self.today = Day { on: day_of(now, plan.zone), ends_at: caps::next_day(now, plan.zone) };
@@ -336,27 +351,25 @@ impl<'a> Play<'a> {
         };
         if plan.on_cap == OnCap::Defer {
             if caps::exhausted(plan.caps, standing, &counts, today).is_some() {
-                (row.free_at, row.enough_until) = (tomorrow, tomorrow);
+                (row.free_at, row.due_from) = (tomorrow, tomorrow);
                 return;
             }
             if stranger && caps::strangers_exhausted(plan.caps, standing, &counts, today) {
-                row.strangers_until = tomorrow;
+                row.strangers_from = tomorrow;
                 return;
             }
         }
-        let enough_until =
-            if stranger { row.enough_until.max(row.strangers_until) } else { row.enough_until };
+        let due_from = if stranger { row.due_from.max(row.strangers_from) } else { row.due_from };
         let Some(Reverse((asked, _, who))) = row.of(stranger).pop() else { return };
         let recipient = &plan.recipients[who];
         let timetable = &self.timetables[recipient.opening];
         if timetable.next_allowed(now) != Some(now) {
-            // The row was longer than the window.
+            // The window of this one is shut, somebody else's is open.
             row.load.longest_wait = row.load.longest_wait.max(now - asked);
             return self.wait(who, Some(now), now);
         }
-        // A day on which the account had sent enough has moved the due time.
-        let due =
-            if asked < enough_until { timetable.next_allowed(enough_until).unwrap_or(now) } else { asked };
+        // A shut window and a day on which the account had sent enough have moved the due time.
+        let due = if asked < due_from { timetable.next_allowed(due_from).unwrap_or(now) } else { asked };
         let walker = &mut self.walkers[who];
         walker.turn_to(today);
         counts.contact = walker.contact;
