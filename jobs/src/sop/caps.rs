@@ -16,7 +16,10 @@ use super::moment::after;
 use crate::calendar::{Zone, begins, day_of};
 
 /// Days of a week, today included.
-pub const WEEK: usize = 7;
+const WEEK: usize = 7;
+
+/// Messages by day: today, yesterday, and so on.
+pub type Week = [u32; 7];
 
 /// Messages of an account in its first days, by how many days ago it first logged in.
 const WARM_UP: [(i64, u32); 2] = [(3, 20), (7, 50)];
@@ -192,7 +195,7 @@ impl Standing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     /// Messages to the contact by day: today, yesterday, and so on.
-    pub contact: [u32; WEEK],
+    pub contact: Week,
     /// When the contact was last sent something.
     pub contact_last: Option<DateTime<Utc>>,
     /// Messages to the contact since it last wrote.

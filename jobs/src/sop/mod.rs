@@ -11,6 +11,7 @@ pub mod finding;
 pub mod late;
 pub mod moment;
 pub mod rehearsal;
+pub mod slot;
 pub mod spread;
 pub mod way;
 pub mod window;

@@ -15,7 +15,7 @@ use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use uuid::Uuid;
 
 use super::calendar::Calendar;
-use super::caps::{self, Cap, Caps, Counts, Standing, Verdict, WEEK};
+use super::caps::{self, Cap, Caps, Counts, Standing, Verdict, Week};
 use super::config::rules::OnCap;
 use super::moment;
 use super::spread;
@@ -50,7 +50,7 @@ pub struct Recipient {
     /// When the campaign is triggered for the contact, delay included.
     pub enters_at: DateTime<Utc>,
     /// Messages to the contact in the days before, today first, of which [`Counts`] speaks.
-    pub contact: [u32; WEEK],
+    pub contact: Week,
     /// When the contact was last sent something.
     pub contact_last: Option<DateTime<Utc>>,
     /// Messages to the contact since it last wrote.
@@ -191,7 +191,7 @@ struct Walker {
     leg: usize,
     start: Option<NaiveDate>,
     day: NaiveDate,
-    contact: [u32; WEEK],
+    contact: Week,
     contact_last: Option<DateTime<Utc>>,
     unanswered: u32,
 }
@@ -431,8 +431,9 @@ impl Walker {
     fn turn_to(&mut self, today: NaiveDate) {
         let days = usize::try_from((today - self.day).num_days()).unwrap_or_default();
         if days > 0 {
-            self.contact.rotate_right(days.min(WEEK) % WEEK);
-            self.contact[..days.min(WEEK)].fill(0);
+            let new = days.min(self.contact.len());
+            self.contact.rotate_right(new);
+            self.contact[..new].fill(0);
             self.day = today;
         }
     }

@@ -64,7 +64,7 @@ fn recipients(count: usize, accounts: usize, enters_at: DateTime<Utc>) -> Vec<Re
         way: 0,
         opening: 0,
         enters_at,
-        contact: [0; WEEK],
+        contact: [0; 7],
         contact_last: None,
         unanswered: 0,
         answered_before: false,
