@@ -2,7 +2,12 @@
 //!
 //! Everything here is pure: no database, no clock, no network. What is needed from outside is handed in as data.
 //!
-//! Start reading at [`config`], the format; [`finding`] is what is said about one.
+//! Start reading at [`config`], the format; [`validate`] tells what is wrong with a plan, [`condition`],
+//! [`template`] and [`split`] carry its data out.
 
+pub mod condition;
 pub mod config;
 pub mod finding;
+pub mod split;
+pub mod template;
+pub mod validate;
