@@ -4,9 +4,12 @@
 //! Unknown fields are refused everywhere: a typo must not silently turn off a cap.
 
 pub mod condition;
+pub mod cron_expression;
 pub mod key;
 pub mod period;
+pub mod reading;
 pub mod rules;
+mod schema;
 pub mod step;
 pub mod trigger;
 pub mod window;
@@ -25,6 +28,7 @@ use self::trigger::Trigger;
 use self::window::SendWindow;
 use crate::calendar::DEFAULT_ZONE;
 use crate::canonical::canonical;
+use crate::sop::finding::{Code, Finding};
 
 /// The JSON Schema of the format, for the flow editor.
 pub const SCHEMA: &str = include_str!("../workflow_config.schema.json");
@@ -102,6 +106,20 @@ fn read_zone<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Tz, D::Error>
 }
 
 impl WorkflowConfig {
+    /// Reads a plan, or says everything that is wrong with its form (`E01`) at once.
+    ///
+    /// Bytes are read by [`reading::read`] first. Whether a plan is sound is another question: [`crate::sop::validate`].
+    pub fn parse(config: &Value) -> Result<WorkflowConfig, Vec<Finding>> {
+        reading::fence(config).map_err(|finding| vec![finding])?;
+        let findings = schema::check(config);
+        if !findings.is_empty() {
+            return Err(findings);
+        }
+        // What the schema takes, the types take; where they should ever differ, nothing is run.
+        WorkflowConfig::deserialize(config)
+            .map_err(|error| vec![Finding::new(Code::E01, "", format!("the plan cannot be read: {error}"))])
+    }
+
     /// Returns the step of this name.
     pub fn step(&self, id: &StepId) -> Option<&Step> {
         self.steps.iter().find(|step| step.id() == id)
