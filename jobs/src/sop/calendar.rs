@@ -1,7 +1,8 @@
 //! Holidays and make-up workdays: on which days people work. Pure.
 //!
-//! The tables are those that the State Council publishes for mainland China each November, a table a year. Organisations may
-//! change them; what is shipped is in `calendar_cn.json`, in the form in which the API reads and writes a year.
+//! The tables are those that the State Council publishes for mainland China each November, a table a year.
+//! Organisations may change them; what is shipped is in `calendar_cn.json`, in the form in which the API reads and
+//! writes a year.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -26,8 +27,8 @@ const NOTICE_MONTH: u32 = 11;
 /// Furthest day looked at when workdays are counted. Ninety of them lie within half a year of any real calendar.
 const HORIZON_DAYS: usize = 1000;
 
-/// What is special about one year's days. Each day is written under the year that it lies in, also where a notice for the next
-/// year speaks of a day in December.
+/// What is special about one year's days. Each day is written under the year that it lies in, also where a notice for
+/// the next year speaks of a day in December.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Year {
@@ -58,8 +59,8 @@ impl Year {
     }
 }
 
-/// Years of holidays and make-up workdays. A year without a table goes by the days of the week; so does the empty calendar, which
-/// stands for "no holidays".
+/// Years of holidays and make-up workdays. A year without a table goes by the days of the week; so does the empty
+/// calendar, which stands for "no holidays".
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Calendar {
     years: BTreeMap<i32, Year>,
@@ -118,8 +119,8 @@ impl Calendar {
         })
     }
 
-    /// Returns the n-th workday after a day, which itself is not counted. For none, it is the day itself or the first workday
-    /// after it. Nothing, where a table leaves no workdays.
+    /// Returns the n-th workday after a day, which itself is not counted. For none, it is the day itself or the first
+    /// workday after it. Nothing, where a table leaves no workdays.
     pub fn workdays_after(&self, day: NaiveDate, count: u32) -> Option<NaiveDate> {
         let from = if count == 0 { day } else { day.checked_add_days(Days::new(1))? };
         let nth = usize::try_from(count.saturating_sub(1)).ok()?;

@@ -1,10 +1,12 @@
 //! How much a contact, an account and an organisation may be sent in a day and a week, over all campaigns. Pure.
 //!
-//! - A day is a day of the organisation's calendar, whatever zone a campaign runs in: what is counted over all campaigns needs
-//!   one day for all of them.
-//! - A week is seven such days, today and the six before. A calendar week would allow twice as much from Sunday to Monday.
+//! - A day is a day of the organisation's calendar, whatever zone a campaign runs in: what is counted over all
+//!   campaigns needs one day for all of them.
+//! - A week is seven such days, today and the six before. A calendar week would allow twice as much from Sunday to
+//!   Monday.
 //! - A send counts from the moment at which it may have left. Answers to what a customer wrote are not counted here.
-//! - The counts are read where nobody else adds to them (under the locks of the gate): two sends never use the same room.
+//! - The counts are read where nobody else adds to them (under the locks of the gate): two sends never use the same
+//!   room.
 
 use chrono::{DateTime, Days, NaiveDate, Utc};
 
@@ -14,7 +16,10 @@ use super::moment::after;
 use crate::calendar::{Zone, begins, day_of};
 
 /// Days of a week, today included.
-pub const WEEK: usize = 7;
+const WEEK: usize = 7;
+
+/// Messages by day: today, yesterday, and so on.
+pub type Week = [u32; 7];
 
 /// Messages of an account in its first days, by how many days ago it first logged in.
 const WARM_UP: [(i64, u32); 2] = [(3, 20), (7, 50)];
@@ -110,7 +115,8 @@ pub struct Caps {
     pub new_contacts_per_account_per_day: Option<u32>,
     /// Messages of the organisation in a day.
     pub per_organization_per_day: Option<u32>,
-    /// Time between two messages to one contact: the campaign's and the organisation's, of which the one that ends later counts.
+    /// Time between two messages to one contact: the campaign's and the organisation's, of which the one that ends
+    /// later counts.
     pub min_gap: [Option<Period>; 2],
     /// Messages in a row without an answer.
     pub max_unanswered: u32,
@@ -131,7 +137,8 @@ impl From<&rules::Caps> for Caps {
 }
 
 impl Caps {
-    /// Returns the tighter of each: a campaign can only be stricter than its organisation, and that only than the install.
+    /// Returns the tighter of each: a campaign can only be stricter than its organisation, and that only than the
+    /// install.
     pub fn within(&self, outer: &Caps) -> Caps {
         let tighter = |one: Option<u32>, other: Option<u32>| one.into_iter().chain(other).min();
         let longest = self.min_gap.into_iter().chain(outer.min_gap).flatten();
@@ -172,8 +179,9 @@ pub struct Standing {
 impl Standing {
     /// Returns what a daily cap of the account is on a day.
     ///
-    /// A new account has 20 in its first three days and 50 in the four after them, the day of its login being the first. After a hold,
-    /// an account has half for seven days, the day of its release being the first; half of one is one.
+    /// A new account has 20 in its first three days and 50 in the four after them, the day of its login being the
+    /// first. After a hold, an account has half for seven days, the day of its release being the first; half of one is
+    /// one.
     pub fn allowance(&self, cap: u32, today: NaiveDate) -> u32 {
         let age = (today - self.first_login.unwrap_or(today)).num_days();
         let warm_up = WARM_UP.into_iter().find(|(days, _)| age < *days).map_or(u32::MAX, |(_, most)| most);
@@ -187,7 +195,7 @@ impl Standing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     /// Messages to the contact by day: today, yesterday, and so on.
-    pub contact: [u32; WEEK],
+    pub contact: Week,
     /// When the contact was last sent something.
     pub contact_last: Option<DateTime<Utc>>,
     /// Messages to the contact since it last wrote.
@@ -235,9 +243,9 @@ pub enum Verdict {
 
 /// Asks the caps about a send at a moment.
 ///
-/// What happens at a cap is the campaign's choice, with two exceptions. The gap between two messages always makes the second wait:
-/// it passes by itself within the campaign's own time. Unanswered messages are never waited for, since no time passes that cap: the
-/// enrollment ends, unless the campaign would rather leave the message out.
+/// What happens at a cap is the campaign's choice, with two exceptions. The gap between two messages always makes the
+/// second wait: it passes by itself within the campaign's own time. Unanswered messages are never waited for, since no
+/// time passes that cap: the enrollment ends, unless the campaign would rather leave the message out.
 pub fn decide(
     now: DateTime<Utc>,
     zone: Zone,
@@ -508,7 +516,8 @@ mod tests {
                 asked += 1;
                 prop_assert!(asked <= 3 * sends, "a wait is not worth asking so often");
                 let today = day_of(now, zone(None));
-                let mut counts = Counts { contact_last: sent.last().copied(), answered_before: true, ..Counts::default() };
+                let contact_last = sent.last().copied();
+                let mut counts = Counts { contact_last, answered_before: true, ..Counts::default() };
                 for at in &sent {
                     let days = (today - day_of(*at, zone(None))).num_days();
                     if let Some(count) = usize::try_from(days).ok().and_then(|days| counts.contact.get_mut(days)) {
@@ -526,7 +535,9 @@ mod tests {
             }
             let days: Vec<NaiveDate> = sent.iter().map(|at| day_of(*at, zone(None))).collect();
             for last in &days {
-                let within = |length: i64| days.iter().filter(|day| (0..length).contains(&(*last - **day).num_days())).count();
+                let within = |length: i64| {
+                    days.iter().filter(|day| (0..length).contains(&(*last - **day).num_days())).count()
+                };
                 prop_assert!(within(1) <= per_day as usize && within(7) <= per_week as usize);
             }
             for pair in sent.windows(2) {

@@ -1,8 +1,8 @@
 //! When a step comes too late to be worth saying. Pure.
 //!
-//! Lateness counts from the due time, and only what the plan itself asks for sets a new one: its window, its caps, and the spreading
-//! of many sends. What merely happened to us (downtime, an offline account, a pause) leaves the due time where it was, so that
-//! nobody gets on Thursday what was meant for Monday.
+//! Lateness counts from the due time, and only what the plan itself asks for sets a new one: its window, its caps, and
+//! the spreading of many sends. What merely happened to us (downtime, an offline account, a pause) leaves the due time
+//! where it was, so that nobody gets on Thursday what was meant for Monday.
 
 use chrono::{DateTime, Utc};
 

@@ -1,8 +1,9 @@
 //! When a step is due: delays, waits, cooldowns, deadlines. Pure.
 //!
-//! Two kinds of length are kept apart, as in [`Period`]: days are days of the calendar in the recipient's zone (`P1D` after
-//! ten o'clock is ten o'clock on the next day, also where that day has 23 hours), and what stands behind the `T` is exact time.
-//! Where the clock shows a time twice, the first is meant; where it leaves one out, the first moment after it.
+//! Two kinds of length are kept apart, as in [`Period`]: days are days of the calendar in the recipient's zone (`P1D`
+//! after ten o'clock is ten o'clock on the next day, also where that day has 23 hours), and what stands behind the `T`
+//! is exact time. Where the clock shows a time twice, the first is meant; where it leaves one out, the first moment
+//! after it.
 
 use chrono::{DateTime, Days, NaiveDate, NaiveDateTime, TimeDelta, TimeZone, Timelike, Utc};
 
@@ -30,8 +31,8 @@ fn first_at(local: NaiveDateTime, zone: Zone) -> DateTime<Utc> {
     if let Some(at) = zone.from_local_datetime(&local).earliest() {
         return at.to_utc();
     }
-    // The time is left out. With the offset of the day before, it would be a moment behind the change. Changes are made at
-    // whole seconds.
+    // The time is left out. With the offset of the day before, it would be a moment behind the change. Changes are made
+    // at whole seconds.
     let local = local.with_nanosecond(0).unwrap_or(local);
     let day_before = local - TimeDelta::days(1);
     let offset = zone.from_local_datetime(&day_before).earliest().map(|at| at.naive_local() - at.naive_utc());
@@ -55,8 +56,8 @@ pub fn begins(triggered_at: DateTime<Utc>, delay: Period, opening: &Opening<'_>)
 
 /// Returns the day from which `from: start` counts: that on which the first step was due.
 ///
-/// `due` is the first step's due time when it was carried out or left out, so a cap that made it wait has moved the day, and
-/// downtime has not.
+/// `due` is the first step's due time when it was carried out or left out, so a cap that made it wait has moved the
+/// day, and downtime has not.
 pub fn start_day(due: DateTime<Utc>, zone: Zone) -> NaiveDate {
     day_of(due, zone)
 }
@@ -77,9 +78,9 @@ pub fn wait(
 
 /// Returns when a step ends that waits until a time of a day.
 ///
-/// Workdays are counted by the campaign's own calendar, and the day from which is counted does not count; an offset of 0 means
-/// that day, or with `count: workday` the first workday from it on. A time that has passed when the step is reached means the
-/// next allowed moment. A time to come is left as it is: a send behind it looks at the window itself.
+/// Workdays are counted by the campaign's own calendar, and the day from which is counted does not count; an offset of
+/// 0 means that day, or with `count: workday` the first workday from it on. A time that has passed when the step is
+/// reached means the next allowed moment. A time to come is left as it is: a send behind it looks at the window itself.
 ///
 /// Nothing, if such a day or moment never comes.
 pub fn until(
@@ -102,8 +103,8 @@ pub fn until(
     if at < reached_at { opening.next_allowed(reached_at) } else { Some(at) }
 }
 
-/// Returns when an enrollment has taken too long, counted from its beginning (see [`begins`]): nights, weekends and holidays
-/// before the first step do not count, what makes the first step wait after that does.
+/// Returns when an enrollment has taken too long, counted from its beginning (see [`begins`]): nights, weekends and
+/// holidays before the first step do not count, what makes the first step wait after that does.
 pub fn deadline(began_at: DateTime<Utc>, period: Period, zone: Zone) -> DateTime<Utc> {
     after(began_at, period, zone)
 }

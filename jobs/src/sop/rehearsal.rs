@@ -1,12 +1,12 @@
 //! A whole campaign before it runs: who gets what when, when it ends, and which account holds it up. Pure.
 //!
-//! It plays the campaign as if nobody answered and nothing broke down, with the same windows, waits, caps and paces by which it
-//! will run. Every account serves those who are due one after the other at its pace; of those due at one moment, in the order of
-//! [`spread::order`]. An account that has sent what it may in a day goes on on the next. Accounts are played together in the order of
-//! time, since the organisation's cap is theirs together.
+//! It plays the campaign as if nobody answered and nothing broke down, with the same windows, waits, caps and paces by
+//! which it will run. Every account serves those who are due one after the other at its pace; of those due at one
+//! moment, in the order of [`spread::order`]. An account that has sent what it may in a day goes on on the next.
+//! Accounts are played together in the order of time, since the organisation's cap is theirs together.
 //!
-//! Whoever waits for an account that has sent enough for today is not looked at again until it may send, so that 10,000 recipients
-//! cost no more under a small cap than under a large one.
+//! Whoever waits for an account that has sent enough for today is not looked at again until it may send, so that 10,000
+//! recipients cost no more under a small cap than under a large one.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -15,22 +15,13 @@ use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use uuid::Uuid;
 
 use super::calendar::Calendar;
-use super::caps::{self, Cap, Caps, Counts, Standing, Verdict, WEEK};
+use super::caps::{self, Cap, Caps, Counts, Standing, Verdict, Week};
 use super::config::rules::OnCap;
-use super::config::step::WaitFor;
 use super::moment;
 use super::spread;
+use super::way::Leg;
 use super::window::{Opening, Timetable};
 use crate::calendar::{Zone, day_of};
-
-/// What a recipient's way through the campaign consists of, as far as time goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Leg {
-    /// Sends a message.
-    Send,
-    /// Waits. The wait for an answer is one for its timeout.
-    Wait(WaitFor),
-}
 
 /// An account that sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +50,7 @@ pub struct Recipient {
     /// When the campaign is triggered for the contact, delay included.
     pub enters_at: DateTime<Utc>,
     /// Messages to the contact in the days before, today first, of which [`Counts`] speaks.
-    pub contact: [u32; WEEK],
+    pub contact: Week,
     /// When the contact was last sent something.
     pub contact_last: Option<DateTime<Utc>>,
     /// Messages to the contact since it last wrote.
@@ -154,10 +145,7 @@ const WORTH_NAMING: TimeDelta = TimeDelta::minutes(5);
 /// Recipients of accounts, ways or openings that are not in the lists are left out.
 pub fn rehearse(plan: &Plan<'_>) -> Rehearsal {
     let mut play = Play::new(plan);
-    while let Some(Reverse((_, account))) = play.next.pop() {
-        play.serve(account);
-        play.line_up(account);
-    }
+    while play.turn() {}
     play.end()
 }
 
@@ -172,9 +160,11 @@ struct Row {
     strangers: BinaryHeap<Waiting>,
     /// When the account can send again.
     free_at: DateTime<Utc>,
-    /// The end of the last day on which it had sent enough; the same for strangers.
-    enough_until: DateTime<Utc>,
-    strangers_until: DateTime<Utc>,
+    /// Since when it sends again after it had sent enough for a day, or after the window was shut: who has waited for
+    /// that is due then.
+    due_from: DateTime<Utc>,
+    /// The same, for strangers.
+    strangers_from: DateTime<Utc>,
     day: NaiveDate,
     sent: u32,
     new_contacts: u32,
@@ -185,7 +175,7 @@ impl Row {
     /// Returns when the account serves next, and whether that is for a stranger.
     fn next(&self) -> Option<(DateTime<Utc>, bool)> {
         let known = self.known.peek().map(|Reverse((due, ..))| ((*due).max(self.free_at), false));
-        let free_at = self.free_at.max(self.strangers_until);
+        let free_at = self.free_at.max(self.strangers_from);
         let stranger = self.strangers.peek().map(|Reverse((due, ..))| ((*due).max(free_at), true));
         known.into_iter().chain(stranger).min()
     }
@@ -201,7 +191,7 @@ struct Walker {
     leg: usize,
     start: Option<NaiveDate>,
     day: NaiveDate,
-    contact: [u32; WEEK],
+    contact: Week,
     contact_last: Option<DateTime<Utc>>,
     unanswered: u32,
 }
@@ -233,8 +223,8 @@ impl<'a> Play<'a> {
             known: BinaryHeap::new(),
             strangers: BinaryHeap::new(),
             free_at: plan.now,
-            enough_until: plan.now,
-            strangers_until: plan.now,
+            due_from: plan.now,
+            strangers_from: plan.now,
             day: today.on,
             sent: account.sent,
             new_contacts: account.new_contacts,
@@ -277,6 +267,14 @@ impl<'a> Play<'a> {
             play.line_up(account);
         }
         play
+    }
+
+    /// Lets the account whose turn it is do one thing; false, when all is done.
+    fn turn(&mut self) -> bool {
+        let Some(Reverse((_, account))) = self.next.pop() else { return false };
+        self.serve(account);
+        self.line_up(account);
+        true
     }
 
     /// Leads somebody from a moment on over waits to the next message, and into the row for it.
@@ -322,12 +320,20 @@ impl<'a> Play<'a> {
         let standing = plan.accounts[account].standing;
         let row = &mut self.rows[account];
         let Some((now, stranger)) = row.next() else { return };
-        if now - plan.now > TimeDelta::days(HORIZON_DAYS as i64) {
-            let waiting: Vec<Waiting> = row.known.drain().chain(row.strangers.drain()).collect();
-            for Reverse((_, _, who)) in waiting {
-                self.note(who, now, Outcome::Never);
+        match self.timetables.iter().filter_map(|timetable| timetable.next_allowed(now)).min() {
+            Some(open) if open > now => {
+                // The row was longer than the window of everybody in it.
+                (row.free_at, row.due_from) = (open, open);
+                return;
             }
-            return;
+            Some(_) => {}
+            None => {
+                let waiting: Vec<Waiting> = row.known.drain().chain(row.strangers.drain()).collect();
+                for Reverse((_, _, who)) in waiting {
+                    self.note(who, now, Outcome::Never);
+                }
+                return;
+            }
         }
         if now >= self.today.ends_at {
             self.today = Day { on: day_of(now, plan.zone), ends_at: caps::next_day(now, plan.zone) };
@@ -345,27 +351,25 @@ impl<'a> Play<'a> {
         };
         if plan.on_cap == OnCap::Defer {
             if caps::exhausted(plan.caps, standing, &counts, today).is_some() {
-                (row.free_at, row.enough_until) = (tomorrow, tomorrow);
+                (row.free_at, row.due_from) = (tomorrow, tomorrow);
                 return;
             }
             if stranger && caps::strangers_exhausted(plan.caps, standing, &counts, today) {
-                row.strangers_until = tomorrow;
+                row.strangers_from = tomorrow;
                 return;
             }
         }
-        let enough_until =
-            if stranger { row.enough_until.max(row.strangers_until) } else { row.enough_until };
+        let due_from = if stranger { row.due_from.max(row.strangers_from) } else { row.due_from };
         let Some(Reverse((asked, _, who))) = row.of(stranger).pop() else { return };
         let recipient = &plan.recipients[who];
         let timetable = &self.timetables[recipient.opening];
         if timetable.next_allowed(now) != Some(now) {
-            // The row was longer than the window.
+            // The window of this one is shut, somebody else's is open.
             row.load.longest_wait = row.load.longest_wait.max(now - asked);
             return self.wait(who, Some(now), now);
         }
-        // A day on which the account had sent enough has moved the due time.
-        let due =
-            if asked < enough_until { timetable.next_allowed(enough_until).unwrap_or(now) } else { asked };
+        // A shut window and a day on which the account had sent enough have moved the due time.
+        let due = if asked < due_from { timetable.next_allowed(due_from).unwrap_or(now) } else { asked };
         let walker = &mut self.walkers[who];
         walker.turn_to(today);
         counts.contact = walker.contact;
@@ -427,249 +431,13 @@ impl Walker {
     fn turn_to(&mut self, today: NaiveDate) {
         let days = usize::try_from((today - self.day).num_days()).unwrap_or_default();
         if days > 0 {
-            self.contact.rotate_right(days.min(WEEK) % WEEK);
-            self.contact[..days.min(WEEK)].fill(0);
+            let new = days.min(self.contact.len());
+            self.contact.rotate_right(new);
+            self.contact[..new].fill(0);
             self.day = today;
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-    use std::time::Instant;
-
-    use super::super::config::step::{Count, CountFrom, Until};
-    use super::super::window::{Days, Range, Window};
-    use super::*;
-    use crate::calendar::zone;
-
-    fn shanghai(text: &str) -> DateTime<Utc> {
-        format!("{text}+08:00").parse().expect("a time")
-    }
-
-    fn period(text: &str) -> Leg {
-        Leg::Wait(WaitFor::For(text.parse().expect("a period")))
-    }
-
-    fn workday(day_offset: u16, at: &str) -> Leg {
-        let at = at.parse().expect("a time of day");
-        Leg::Wait(WaitFor::Until(Until { from: CountFrom::Start, day_offset, at, count: Count::Workday }))
-    }
-
-    /// 09:30 to 12:00 and 14:00 to 20:30 on workdays.
-    fn working_hours(calendar: &Calendar) -> Opening<'_> {
-        let ranges = [(570, 720), (840, 1230)].map(|(from, to)| Range::new(from, to).expect("a range"));
-        Opening::new(zone(None), &Window::new(Days::Workdays, ranges), calendar)
-    }
-
-    fn three_days() -> Vec<Leg> {
-        vec![
-            Leg::Send,
-            period("PT30M"),
-            Leg::Send,
-            period("PT20H"),
-            workday(1, "10:00"),
-            Leg::Send,
-            workday(2, "15:00"),
-            Leg::Send,
-            period("P2D"),
-        ]
-    }
-
-    fn caps() -> Caps {
-        Caps { max_unanswered: 10, new_contacts_per_account_per_day: None, ..caps::DEFAULTS }
-    }
-
-    fn account(pace_seconds: i64) -> Account {
-        let first_login = Some("2026-01-01".parse().expect("a day"));
-        Account {
-            pace: TimeDelta::seconds(pace_seconds),
-            standing: Standing { first_login, released: None },
-            sent: 0,
-            new_contacts: 0,
-        }
-    }
-
-    fn recipients(count: usize, accounts: usize, enters_at: DateTime<Utc>) -> Vec<Recipient> {
-        let recipient = |number: usize| Recipient {
-            id: Uuid::from_u128(number as u128),
-            account: number % accounts,
-            way: 0,
-            opening: 0,
-            enters_at,
-            contact: [0; WEEK],
-            contact_last: None,
-            unanswered: 0,
-            answered_before: false,
-        };
-        (0..count).map(recipient).collect()
-    }
-
-    /// Plays a campaign from Friday night on.
-    fn play(
-        caps: &Caps,
-        on_cap: OnCap,
-        ways: &[Vec<Leg>],
-        accounts: &[Account],
-        recipients: &[Recipient],
-    ) -> Rehearsal {
-        let calendar = Calendar::shipped();
-        let openings = [working_hours(&calendar)];
-        rehearse(&Plan {
-            now: shanghai("2026-11-20T21:40:00"),
-            zone: zone(None),
-            calendar: &calendar,
-            caps,
-            on_cap,
-            organization_sent: 0,
-            openings: &openings,
-            ways,
-            accounts,
-            recipients,
-        })
-    }
-
-    fn friday() -> DateTime<Utc> {
-        shanghai("2026-11-20T21:42:00")
-    }
-
-    fn times(rehearsal: &Rehearsal) -> Vec<String> {
-        let local =
-            |planned: &Planned| planned.at.with_timezone(&zone(None)).format("%a %H:%M:%S").to_string();
-        rehearsal.planned.iter().map(local).collect()
-    }
-
-    #[test]
-    fn one_person_gets_the_example_at_the_times_worked_out_by_hand() {
-        let played = play(&caps(), OnCap::Defer, &[three_days()], &[account(6)], &recipients(1, 1, friday()));
-        assert_eq!(times(&played), ["Mon 09:30:00", "Mon 10:00:00", "Tue 10:00:00", "Wed 15:00:00"]);
-        assert!(played.planned.iter().all(|planned| planned.outcome == Outcome::Sent));
-        assert_eq!(played.planned.iter().map(|planned| planned.leg).collect::<Vec<_>>(), [0, 2, 5, 7]);
-        assert_eq!((played.ends_at, played.bottleneck), (Some(shanghai("2026-11-25T15:00:00")), None));
-    }
-
-    #[test]
-    fn an_account_serves_one_after_the_other_and_goes_on_on_the_next_day() {
-        let caps = Caps { per_account_per_day: 2, ..caps() };
-        let way = vec![Leg::Send, workday(1, "10:00"), Leg::Send];
-        let everybody = recipients(3, 1, friday());
-        let played = play(&caps, OnCap::Defer, &[way], &[account(6)], &everybody);
-        // On Monday two of three. The third is first on Tuesday, its day of start; one of the others follows at ten, the other on
-        // Wednesday, when the third comes back at ten.
-        let expected =
-            ["Mon 09:30:00", "Mon 09:30:06", "Tue 09:30:00", "Tue 10:00:00", "Wed 09:30:00", "Wed 10:00:00"];
-        assert_eq!(times(&played), expected);
-        assert_eq!(played.bottleneck, Some(0));
-        let mut order: Vec<usize> = (0..3).collect();
-        order.sort_by_key(|who| spread::order(everybody[*who].id));
-        assert_eq!(played.planned[..3].iter().map(|planned| planned.recipient).collect::<Vec<_>>(), order);
-        assert_eq!(played.planned[5].recipient, order[2]);
-    }
-
-    #[test]
-    fn people_who_never_answered_have_a_cap_of_their_own() {
-        let caps = Caps { new_contacts_per_account_per_day: Some(1), ..caps() };
-        let mut everybody = recipients(4, 1, friday());
-        everybody[3].answered_before = true;
-        let way = vec![Leg::Send, period("PT30M"), Leg::Send];
-        let played = play(&caps, OnCap::Defer, &[way], &[account(6)], &everybody);
-        let mut by_day: Vec<(String, usize)> = Vec::new();
-        for (time, planned) in times(&played).iter().zip(&played.planned) {
-            by_day.push((time[..3].to_owned(), planned.recipient));
-        }
-        let on = |day: &str| {
-            let mut who: Vec<usize> =
-                by_day.iter().filter(|(on, _)| on == day).map(|(_, who)| *who).collect();
-            who.sort_unstable();
-            who
-        };
-        // Both messages on one day are one person; whoever has answered is not counted.
-        let days = ["Mon", "Tue", "Wed"].map(on);
-        assert_eq!(days.map(|who| who.len()), [4, 2, 2]);
-        assert_eq!(on("Mon").iter().filter(|who| **who == 3).count(), 2);
-    }
-
-    #[test]
-    fn a_cap_may_leave_out_or_end_and_a_shut_window_never_opens() {
-        let caps = Caps { per_account_per_day: 1, ..caps() };
-        let way = vec![Leg::Send, period("P1D"), Leg::Send];
-        let outcomes = |on_cap| {
-            let played = play(&caps, on_cap, &[way.clone()], &[account(6)], &recipients(2, 1, friday()));
-            played.planned.iter().map(|planned| planned.outcome).collect::<Vec<_>>()
-        };
-        let full = Cap::PerAccountPerDay;
-        assert_eq!(outcomes(OnCap::Exit), [Outcome::Sent, Outcome::Exited(full), Outcome::Sent]);
-        assert_eq!(
-            outcomes(OnCap::Skip),
-            [Outcome::Sent, Outcome::Skipped(full), Outcome::Sent, Outcome::Skipped(full)]
-        );
-        let calendar = Calendar::default();
-        let openings = [Opening::new(zone(None), &Window::new(Days::Any, []), &calendar)];
-        let everybody = recipients(2, 1, friday());
-        let played = rehearse(&Plan {
-            now: friday(),
-            zone: zone(None),
-            calendar: &calendar,
-            caps: &caps,
-            on_cap: OnCap::Defer,
-            organization_sent: 0,
-            openings: &openings,
-            ways: &[way],
-            accounts: &[account(6)],
-            recipients: &everybody,
-        });
-        assert!(played.planned.iter().all(|planned| planned.outcome == Outcome::Never));
-        assert_eq!((played.planned.len(), played.ends_at, played.bottleneck), (2, None, None));
-    }
-
-    #[test]
-    fn a_cap_that_lets_nothing_through_ends_the_rehearsal() {
-        let caps = Caps { per_account_per_day: 0, ..caps() };
-        let played = play(&caps, OnCap::Defer, &[three_days()], &[account(6)], &recipients(2, 1, friday()));
-        assert_eq!(
-            played.planned.iter().map(|planned| planned.outcome).collect::<Vec<_>>(),
-            [Outcome::Never; 2]
-        );
-    }
-
-    #[test]
-    fn ten_thousand_recipients_within_caps_window_and_time() {
-        let mut accounts = vec![account(6); 20];
-        // New on Friday: twenty a day, then fifty.
-        accounts[7].standing.first_login = Some("2026-11-20".parse().expect("a day"));
-        accounts[7].pace = TimeDelta::seconds(60);
-        let six =
-            [Leg::Send, period("PT1H"), Leg::Send, workday(1, "10:00"), Leg::Send, period("P1D"), Leg::Send];
-        let six = [&six[..], &[period("P2D"), Leg::Send, period("P3D"), Leg::Send]].concat();
-        let everybody = recipients(10_000, 20, friday());
-        let caps =
-            Caps { per_contact_per_week: Some(5), new_contacts_per_account_per_day: Some(30), ..caps() };
-        let began = Instant::now();
-        let played = play(&caps, OnCap::Defer, &[six], &accounts, &everybody);
-        let took = began.elapsed();
-        assert!(took.as_secs() < 10, "{took:?}");
-        assert_eq!(played.planned.len(), 60_000);
-        assert_eq!(played.bottleneck, Some(7));
-
-        let calendar = Calendar::shipped();
-        let opening = working_hours(&calendar);
-        let mut by_account: HashMap<(usize, NaiveDate), u32> = HashMap::new();
-        let mut by_contact: HashMap<(usize, NaiveDate), u32> = HashMap::new();
-        let mut last: HashMap<usize, DateTime<Utc>> = HashMap::new();
-        for planned in &played.planned {
-            assert_eq!(planned.outcome, Outcome::Sent);
-            assert!(opening.is_open(planned.at));
-            let (day, account) = (day_of(planned.at, zone(None)), planned.recipient % 20);
-            *by_account.entry((account, day)).or_default() += 1;
-            *by_contact.entry((planned.recipient, day)).or_default() += 1;
-            if let Some(before) = last.insert(account, planned.at) {
-                assert!(planned.at - before >= accounts[account].pace);
-            }
-        }
-        for ((account, day), sent) in by_account {
-            assert!(sent <= accounts[account].standing.allowance(150, day), "{account} {day} {sent}");
-        }
-        assert!(by_contact.values().all(|sent| *sent <= 2));
-    }
-}
+mod tests;

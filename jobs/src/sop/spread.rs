@@ -1,13 +1,14 @@
 //! Many sends that are due at once: who goes when. Pure, and the same work for the first as for the last.
 //!
-//! What falls due overnight or over a holiday is due at one moment, when the window opens. Sent as fast as the account may, it would
-//! all leave in the first minutes, and nothing else would get through. So each send has a place in the row, and places follow each
-//! other at the account's own pace, over what is left of the window on that day. Where that is too short for all, they stand closer:
-//! never beyond the window. Who cannot be served in a day at all is told how many days later ([`Place::day`]).
+//! What falls due overnight or over a holiday is due at one moment, when the window opens. Sent as fast as the account
+//! may, it would all leave in the first minutes, and nothing else would get through. So each send has a place in the
+//! row, and places follow each other at the account's own pace, over what is left of the window on that day. Where that
+//! is too short for all, they stand closer: never beyond the window. Who cannot be served in a day at all is told how
+//! many days later ([`Place::day`]).
 //!
-//! A place is either counted (somebody has numbered the row) or drawn from the enrollment's id. The latter needs nothing but the
-//! length of the row, never changes, and keeps people in the same order at every step; two may draw neighbouring places, which
-//! the account's own limits then keep apart.
+//! A place is either counted (somebody has numbered the row) or drawn from the enrollment's id. The latter needs
+//! nothing but the length of the row, never changes, and keeps people in the same order at every step; two may draw
+//! neighbouring places, which the account's own limits then keep apart.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use ring::digest::{SHA256, digest};
@@ -37,8 +38,8 @@ impl Place {
         Place::nth(u32::try_from(rank).unwrap_or(u32::MAX), of)
     }
 
-    /// Returns in how many days the place is served, by an account that can still send `today` messages today and `per_day` on the days
-    /// after; and the place among those of that day.
+    /// Returns in how many days the place is served, by an account that can still send `today` messages today and
+    /// `per_day` on the days after; and the place among those of that day.
     pub fn day(self, today: u32, per_day: u32) -> (u32, Place) {
         if self.rank < today {
             return (0, Place::nth(self.rank, self.of.min(today)));
@@ -58,8 +59,8 @@ pub fn order(enrollment: Uuid) -> u64 {
     hash.as_ref().iter().take(8).fold(0, |order, byte| order << 8 | u64::from(*byte))
 }
 
-/// Returns the time that an account leaves between two campaign messages: the longer of its gap and what its messages a minute
-/// ask for.
+/// Returns the time that an account leaves between two campaign messages: the longer of its gap and what its messages a
+/// minute ask for.
 pub fn pace(messages_per_minute: u32, min_gap: TimeDelta) -> TimeDelta {
     let share = TimeDelta::milliseconds(60_000_u32.div_ceil(messages_per_minute.max(1)).into());
     share.max(min_gap)
@@ -67,8 +68,8 @@ pub fn pace(messages_per_minute: u32, min_gap: TimeDelta) -> TimeDelta {
 
 /// Returns when a send goes that is due at a moment together with others.
 ///
-/// The first place goes when the window lets it, each further one a pace later, hours between two ranges left out. Nothing, if the window
-/// never opens.
+/// The first place goes when the window lets it, each further one a pace later, hours between two ranges left out.
+/// Nothing, if the window never opens.
 pub fn spread(
     due: DateTime<Utc>,
     opening: &Opening<'_>,

@@ -1,11 +1,11 @@
 //! When a campaign may speak: days and hours by the clock on the wall. Pure.
 //!
 //! An [`Opening`] is what is left when every window that holds has been laid over the others: the campaign's, the
-//! organisation's, quiet hours. It is open at a moment when a clock in the zone shows a time inside a range, on a day that is
-//! open; the end of a range is outside it. What follows where clocks are changed:
+//! organisation's, quiet hours. It is open at a moment when a clock in the zone shows a time inside a range, on a day
+//! that is open; the end of a range is outside it. What follows where clocks are changed:
 //!
-//! - A range inside the hour that is left out does not open on that day. One that begins in it opens with the first moment
-//!   after it; one that reaches over it is an hour shorter.
+//! - A range inside the hour that is left out does not open on that day. One that begins in it opens with the first
+//!   moment after it; one that reaches over it is an hour shorter.
 //! - A range inside the hour that comes twice opens twice; one that reaches over it is an hour longer.
 //!
 //! No range crosses midnight: whoever means that writes two.
@@ -137,8 +137,8 @@ impl Window {
 }
 
 impl From<&SendWindow> for Window {
-    /// Reads a campaign's window. Whoever asks for chosen days and chooses none gets none; a range that ends before it begins holds
-    /// nothing. Validation refuses both.
+    /// Reads a campaign's window. Whoever asks for chosen days and chooses none gets none; a range that ends before it
+    /// begins holds nothing. Validation refuses both.
     fn from(window: &SendWindow) -> Window {
         let days = match window.days {
             config::Days::Any => Days::Any,
@@ -261,8 +261,8 @@ impl Timetable {
     }
 }
 
-/// Returns the first allowed moment that is not before this one, for a campaign's window inside an organisation's; nothing, if there
-/// is none within 400 days.
+/// Returns the first allowed moment that is not before this one, for a campaign's window inside an organisation's;
+/// nothing, if there is none within 400 days.
 pub fn next_allowed(
     moment: DateTime<Utc>,
     zone: Zone,

@@ -1,0 +1,383 @@
+//! Campaigns played by hand and at random.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::super::config::step::{Count, CountFrom, Until, WaitFor};
+use super::super::way::{Fork, follow};
+use super::super::window::{Days, Range, Window};
+use super::*;
+use crate::calendar::zone;
+
+fn shanghai(text: &str) -> DateTime<Utc> {
+    format!("{text}+08:00").parse().expect("a time")
+}
+
+fn period(text: &str) -> Leg {
+    Leg::Wait(WaitFor::For(text.parse().expect("a period")))
+}
+
+fn workday(day_offset: u16, at: &str) -> Leg {
+    let at = at.parse().expect("a time of day");
+    Leg::Wait(WaitFor::Until(Until { from: CountFrom::Start, day_offset, at, count: Count::Workday }))
+}
+
+/// 09:30 to 12:00 and 14:00 to 20:30 on workdays.
+fn working_hours(calendar: &Calendar) -> Opening<'_> {
+    let ranges = [(570, 720), (840, 1230)].map(|(from, to)| Range::new(from, to).expect("a range"));
+    Opening::new(zone(None), &Window::new(Days::Workdays, ranges), calendar)
+}
+
+fn three_days() -> Vec<Leg> {
+    vec![
+        Leg::Send,
+        period("PT30M"),
+        Leg::Send,
+        period("PT20H"),
+        workday(1, "10:00"),
+        Leg::Send,
+        workday(2, "15:00"),
+        Leg::Send,
+        period("P2D"),
+    ]
+}
+
+fn caps() -> Caps {
+    Caps { max_unanswered: 10, new_contacts_per_account_per_day: None, ..caps::DEFAULTS }
+}
+
+fn account(pace_seconds: i64) -> Account {
+    let first_login = Some("2026-01-01".parse().expect("a day"));
+    Account {
+        pace: TimeDelta::seconds(pace_seconds),
+        standing: Standing { first_login, released: None },
+        sent: 0,
+        new_contacts: 0,
+    }
+}
+
+fn recipients(count: usize, accounts: usize, enters_at: DateTime<Utc>) -> Vec<Recipient> {
+    let recipient = |number: usize| Recipient {
+        id: Uuid::from_u128(number as u128),
+        account: number % accounts,
+        way: 0,
+        opening: 0,
+        enters_at,
+        contact: [0; 7],
+        contact_last: None,
+        unanswered: 0,
+        answered_before: false,
+    };
+    (0..count).map(recipient).collect()
+}
+
+/// Plays a campaign from Friday night on.
+fn play(
+    caps: &Caps,
+    on_cap: OnCap,
+    ways: &[Vec<Leg>],
+    accounts: &[Account],
+    recipients: &[Recipient],
+) -> Rehearsal {
+    let calendar = Calendar::shipped();
+    let openings = [working_hours(&calendar)];
+    rehearse(&Plan {
+        now: shanghai("2026-11-20T21:40:00"),
+        zone: zone(None),
+        calendar: &calendar,
+        caps,
+        on_cap,
+        organization_sent: 0,
+        openings: &openings,
+        ways,
+        accounts,
+        recipients,
+    })
+}
+
+fn friday() -> DateTime<Utc> {
+    shanghai("2026-11-20T21:42:00")
+}
+
+fn times(rehearsal: &Rehearsal) -> Vec<String> {
+    let local = |planned: &Planned| planned.at.with_timezone(&zone(None)).format("%a %H:%M:%S").to_string();
+    rehearsal.planned.iter().map(local).collect()
+}
+
+#[test]
+fn one_person_gets_the_example_at_the_times_worked_out_by_hand() {
+    let played = play(&caps(), OnCap::Defer, &[three_days()], &[account(6)], &recipients(1, 1, friday()));
+    assert_eq!(times(&played), ["Mon 09:30:00", "Mon 10:00:00", "Tue 10:00:00", "Wed 15:00:00"]);
+    assert!(played.planned.iter().all(|planned| planned.outcome == Outcome::Sent));
+    assert_eq!(played.planned.iter().map(|planned| planned.leg).collect::<Vec<_>>(), [0, 2, 5, 7]);
+    assert_eq!((played.ends_at, played.bottleneck), (Some(shanghai("2026-11-25T15:00:00")), None));
+}
+
+#[test]
+fn the_example_is_played_as_it_is_written() {
+    let text = include_str!("../examples/new_lead_3_days.json");
+    let plan: super::super::config::WorkflowConfig = serde_json::from_str(text).expect("a plan");
+    let way = follow(&plan, |fork| match fork {
+        Fork::Branch(branch) => &branch.otherwise,
+        Fork::Split(split) => &split.arms[0].next,
+    });
+    let calendar = Calendar::shipped();
+    let holidays = calendar.chosen(plan.send_window.holiday_calendar);
+    let opening = Opening::new(plan.timezone, &Window::from(&plan.send_window), holidays)
+        .within(&Window::outside(21 * 60, 9 * 60), &calendar);
+    // Tagged on the Friday before the last workday of the National Day, and on an ordinary one. Two minutes of
+    // delay.
+    let mut everybody = recipients(2, 2, friday());
+    everybody[0].enters_at = shanghai("2026-10-09T21:42:00");
+    let played = rehearse(&Plan {
+        now: shanghai("2026-10-09T21:40:00"),
+        zone: plan.timezone,
+        calendar: holidays,
+        caps: &Caps::from(&plan.caps),
+        on_cap: plan.caps.on_cap,
+        organization_sent: 0,
+        openings: &[opening],
+        ways: &[way.legs],
+        accounts: &[account(6), account(6)],
+        recipients: &everybody,
+    });
+    let sent = |who: usize| {
+        let own = played.planned.iter().filter(move |planned| planned.recipient == who);
+        own.map(|planned| (way.steps[planned.leg].as_str(), planned.at)).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        sent(0),
+        [
+            ("d1_hello", shanghai("2026-10-10T09:30:00")), // A Saturday that is worked.
+            ("d1_outline", shanghai("2026-10-10T10:00:00")),
+            ("d2_case", shanghai("2026-10-12T10:00:00")),
+            ("d3_invite", shanghai("2026-10-13T15:00:00")),
+        ]
+    );
+    assert_eq!(
+        sent(1),
+        [
+            ("d1_hello", shanghai("2026-11-23T09:30:00")),
+            ("d1_outline", shanghai("2026-11-23T10:00:00")),
+            ("d2_case", shanghai("2026-11-24T10:00:00")),
+            ("d3_invite", shanghai("2026-11-25T15:00:00")),
+        ]
+    );
+}
+
+#[test]
+fn an_account_serves_one_after_the_other_and_goes_on_on_the_next_day() {
+    let caps = Caps { per_account_per_day: 2, ..caps() };
+    let way = vec![Leg::Send, workday(1, "10:00"), Leg::Send];
+    let everybody = recipients(3, 1, friday());
+    let played = play(&caps, OnCap::Defer, &[way], &[account(6)], &everybody);
+    // On Monday two of three. The third is first on Tuesday, its day of start; one of the others follows at ten,
+    // the other on Wednesday, when the third comes back at ten.
+    let expected =
+        ["Mon 09:30:00", "Mon 09:30:06", "Tue 09:30:00", "Tue 10:00:00", "Wed 09:30:00", "Wed 10:00:00"];
+    assert_eq!(times(&played), expected);
+    assert_eq!(played.bottleneck, Some(0));
+    let mut order: Vec<usize> = (0..3).collect();
+    order.sort_by_key(|who| spread::order(everybody[*who].id));
+    assert_eq!(played.planned[..3].iter().map(|planned| planned.recipient).collect::<Vec<_>>(), order);
+    assert_eq!(played.planned[5].recipient, order[2]);
+}
+
+#[test]
+fn people_who_never_answered_have_a_cap_of_their_own() {
+    let caps = Caps { new_contacts_per_account_per_day: Some(1), ..caps() };
+    let mut everybody = recipients(4, 1, friday());
+    everybody[3].answered_before = true;
+    let way = vec![Leg::Send, period("PT30M"), Leg::Send];
+    let played = play(&caps, OnCap::Defer, &[way], &[account(6)], &everybody);
+    let mut by_day: Vec<(String, usize)> = Vec::new();
+    for (time, planned) in times(&played).iter().zip(&played.planned) {
+        by_day.push((time[..3].to_owned(), planned.recipient));
+    }
+    let on = |day: &str| {
+        let mut who: Vec<usize> = by_day.iter().filter(|(on, _)| on == day).map(|(_, who)| *who).collect();
+        who.sort_unstable();
+        who
+    };
+    // Both messages on one day are one person; whoever has answered is not counted.
+    let days = ["Mon", "Tue", "Wed"].map(on);
+    assert_eq!(days.map(|who| who.len()), [4, 2, 2]);
+    assert_eq!(on("Mon").iter().filter(|who| **who == 3).count(), 2);
+}
+
+#[test]
+fn a_cap_may_leave_out_or_end_and_a_shut_window_never_opens() {
+    let caps = Caps { per_account_per_day: 1, ..caps() };
+    let way = vec![Leg::Send, period("P1D"), Leg::Send];
+    let outcomes = |on_cap| {
+        let played =
+            play(&caps, on_cap, std::slice::from_ref(&way), &[account(6)], &recipients(2, 1, friday()));
+        played.planned.iter().map(|planned| planned.outcome).collect::<Vec<_>>()
+    };
+    let full = Cap::PerAccountPerDay;
+    assert_eq!(outcomes(OnCap::Exit), [Outcome::Sent, Outcome::Exited(full), Outcome::Sent]);
+    assert_eq!(
+        outcomes(OnCap::Skip),
+        [Outcome::Sent, Outcome::Skipped(full), Outcome::Sent, Outcome::Skipped(full)]
+    );
+    let calendar = Calendar::default();
+    let openings = [Opening::new(zone(None), &Window::new(Days::Any, []), &calendar)];
+    let everybody = recipients(2, 1, friday());
+    let played = rehearse(&Plan {
+        now: friday(),
+        zone: zone(None),
+        calendar: &calendar,
+        caps: &caps,
+        on_cap: OnCap::Defer,
+        organization_sent: 0,
+        openings: &openings,
+        ways: &[way],
+        accounts: &[account(6)],
+        recipients: &everybody,
+    });
+    assert!(played.planned.iter().all(|planned| planned.outcome == Outcome::Never));
+    assert_eq!((played.planned.len(), played.ends_at, played.bottleneck), (2, None, None));
+}
+
+#[test]
+fn a_cap_that_lets_nothing_through_ends_the_rehearsal() {
+    let caps = Caps { per_account_per_day: 0, ..caps() };
+    let played = play(&caps, OnCap::Defer, &[three_days()], &[account(6)], &recipients(2, 1, friday()));
+    assert_eq!(played.planned.iter().map(|planned| planned.outcome).collect::<Vec<_>>(), [Outcome::Never; 2]);
+}
+
+#[test]
+fn ten_thousand_recipients_stay_within_caps_and_window_and_nobody_is_looked_at_in_vain() {
+    let mut accounts = vec![account(6); 20];
+    // New on Friday: twenty a day, then fifty.
+    accounts[7].standing.first_login = Some("2026-11-20".parse().expect("a day"));
+    accounts[7].pace = TimeDelta::seconds(60);
+    let six =
+        [Leg::Send, period("PT1H"), Leg::Send, workday(1, "10:00"), Leg::Send, period("P1D"), Leg::Send];
+    let six = [&six[..], &[period("P2D"), Leg::Send, period("P3D"), Leg::Send]].concat();
+    let everybody = recipients(10_000, 20, friday());
+    let caps = Caps { per_contact_per_week: Some(5), new_contacts_per_account_per_day: Some(30), ..caps() };
+    let calendar = Calendar::shipped();
+    let openings = [working_hours(&calendar)];
+    let plan = Plan {
+        now: shanghai("2026-11-20T21:40:00"),
+        zone: zone(None),
+        calendar: &calendar,
+        caps: &caps,
+        on_cap: OnCap::Defer,
+        organization_sent: 0,
+        openings: &openings,
+        ways: &[six],
+        accounts: &accounts,
+        recipients: &everybody,
+    };
+    let mut play = Play::new(&plan);
+    let mut turns = 0;
+    while play.turn() {
+        turns += 1;
+    }
+    let played = play.end();
+    // The work grows with the messages, not with how many wait for an account each day.
+    assert!(turns < 70_000, "{turns}");
+    assert_eq!(played.planned.len(), 60_000);
+    assert_eq!(played.bottleneck, Some(7));
+
+    let mut by_account: HashMap<(usize, NaiveDate), u32> = HashMap::new();
+    let mut by_contact: HashMap<(usize, NaiveDate), u32> = HashMap::new();
+    let mut last: HashMap<usize, DateTime<Utc>> = HashMap::new();
+    for planned in &played.planned {
+        assert_eq!(planned.outcome, Outcome::Sent);
+        assert!(openings[0].is_open(planned.at));
+        let (day, account) = (day_of(planned.at, zone(None)), planned.recipient % 20);
+        *by_account.entry((account, day)).or_default() += 1;
+        *by_contact.entry((planned.recipient, day)).or_default() += 1;
+        if let Some(before) = last.insert(account, planned.at) {
+            assert!(planned.at - before >= accounts[account].pace);
+        }
+    }
+    for ((account, day), sent) in by_account {
+        assert!(sent <= accounts[account].standing.allowance(150, day), "{account} {day} {sent}");
+    }
+    assert!(by_contact.values().all(|sent| *sent <= 2));
+}
+
+/// A recipient of a random campaign: account, hours after the trigger, whether there was an answer before.
+fn anybody() -> impl Strategy<Value = (usize, i64, bool)> {
+    (0..3_usize, 0..100_i64, any::<bool>())
+}
+
+fn leg() -> impl Strategy<Value = Leg> {
+    prop_oneof![
+        4 => Just(Leg::Send),
+        1 => (0..3000_u32).prop_map(|minutes| period(&format!("PT{minutes}M"))),
+        1 => (0..5_u16).prop_map(|days| workday(days, "10:00")),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn everybody_gets_everything_once_in_order_and_within_every_cap(
+        everybody in proptest::collection::vec(anybody(), 1..12),
+        way in proptest::collection::vec(leg(), 1..7),
+        (per_day, per_week, per_account) in (1..3_u32, 2..6_u32, 1..5_u32),
+        (strangers, organization, gap) in (1..4_u32, 3..9_u32, 0..300_u32),
+    ) {
+        let caps = Caps {
+            per_contact_per_day: per_day,
+            per_contact_per_week: Some(per_week),
+            per_account_per_day: per_account,
+            new_contacts_per_account_per_day: Some(strangers),
+            per_organization_per_day: Some(organization),
+            min_gap: [Some(format!("PT{gap}M").parse().expect("a period")), None],
+            max_unanswered: 100,
+        };
+        let base = recipients(everybody.len(), 3, friday());
+        let chosen = |(recipient, (account, hours, answered_before)): (Recipient, &(usize, i64, bool))| Recipient {
+            account: *account,
+            enters_at: friday() + TimeDelta::hours(*hours),
+            answered_before: *answered_before,
+            ..recipient
+        };
+        let people: Vec<Recipient> = base.into_iter().zip(&everybody).map(chosen).collect();
+        let accounts = [account(6), account(60), account(600)];
+        let played = play(&caps, OnCap::Defer, std::slice::from_ref(&way), &accounts, &people);
+
+        let sends: Vec<usize> = (0..way.len()).filter(|leg| way[*leg] == Leg::Send).collect();
+        let calendar = Calendar::shipped();
+        let opening = working_hours(&calendar);
+        let day = |planned: &Planned| day_of(planned.at, zone(None));
+        for (who, recipient) in people.iter().enumerate() {
+            let own: Vec<&Planned> = played.planned.iter().filter(|planned| planned.recipient == who).collect();
+            prop_assert_eq!(own.iter().map(|planned| planned.leg).collect::<Vec<_>>(), sends.clone());
+            for (before, planned) in own.iter().enumerate() {
+                prop_assert!(planned.at >= recipient.enters_at && opening.is_open(planned.at));
+                let in_days = |length| own.iter().filter(|other| {
+                    (0..length).contains(&(day(planned) - day(other)).num_days())
+                }).count() as u32;
+                prop_assert!(in_days(1) <= per_day && in_days(7) <= per_week);
+                if let Some(next) = own.get(before + 1) {
+                    prop_assert!(next.at - planned.at >= TimeDelta::minutes(gap.into()));
+                }
+            }
+        }
+        for planned in &played.planned {
+            prop_assert_eq!(planned.outcome, Outcome::Sent);
+            let people = &people;
+            let of = |other: &Planned, account| people[other.recipient].account == account;
+            let of_day = |account: Option<usize>| played.planned.iter().filter(move |other| {
+                day(other) == day(planned) && account.is_none_or(|account| of(other, account))
+            });
+            let account = people[planned.recipient].account;
+            prop_assert!(of_day(None).count() as u32 <= organization);
+            prop_assert!(of_day(Some(account)).count() as u32 <= per_account);
+            let mut new: Vec<usize> = of_day(Some(account)).map(|other| other.recipient).collect();
+            new.retain(|who| !people[*who].answered_before);
+            new.sort_unstable();
+            new.dedup();
+            prop_assert!(new.len() as u32 <= strangers);
+        }
+    }
+}
