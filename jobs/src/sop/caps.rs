@@ -16,7 +16,7 @@ use super::moment::after;
 use crate::calendar::{Zone, begins, day_of};
 
 /// Days of a week, today included.
-const WEEK: usize = 7;
+pub const WEEK: usize = 7;
 
 /// Messages by day: today, yesterday, and so on.
 pub type Week = [u32; 7];
