@@ -155,7 +155,6 @@ async fn write(
     }
     steps::put(conn, &steps).await?;
     enrollments::save(conn, &enrollment).await?;
-    crate::step!("sop.written");
     Ok(said(&enrollment, enqueued))
 }
 

@@ -71,7 +71,6 @@ async fn hand_out(conn: &mut Conn) -> Result<Passed> {
     let (out, busy) = (ids(out), ids(busy));
     enrollments::handed_out(conn, &out).await?;
     enrollments::put_off(conn, &busy, ABOUT_TO_END_MS).await?;
-    crate::step!("sop.dispatched");
     let full = i64::try_from(due.len()).unwrap_or(i64::MAX) == wanted;
     Ok(Passed { handed_out: out.len(), rest: if full { Duration::ZERO } else { EVERY } })
 }
