@@ -54,8 +54,6 @@ impl Job for AiReply {
     // Repeated freely: the runs on record say what may be done again.
     const DELIVERY: Delivery = Delivery::AtLeastOnce;
     const MAX_ATTEMPTS: i16 = 8;
-    // The customer waits, the call is booked once, and what is read of the answer is bounded: two deaths prove nothing.
-    const QUARANTINE_AFTER: i16 = 5;
     const TIMEOUT: Duration = Duration::from_secs(200);
 
     fn lane(&self) -> Option<Uuid> {
