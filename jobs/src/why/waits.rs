@@ -36,6 +36,10 @@ const SENTENCES: &[(&str, &str)] = &[
         "The model was asked and its answer was lost; the provider's records are asked for it before the model is asked \
          again.",
     ),
+    (
+        "ai_media_waiting",
+        "A picture or file of the question is still being downloaded; it is waited for a moment.",
+    ),
     ("not_ready", "The model was asked several times in one attempt."),
     // What an event of the provider waits for.
     (
@@ -43,6 +47,7 @@ const SENTENCES: &[(&str, &str)] = &[
         "The same words are being sent from here; whether a person typed these is known once that call has ended.",
     ),
     // What any job may wait for.
+    ("stopped", "An emergency stop is in force; it is looked at again every ten minutes."),
     ("record_unavailable", "The database could not be reached, and nothing is sent without it."),
     ("kind_unknown", "The worker that took it does not know this kind of job; a newer worker may."),
 ];
