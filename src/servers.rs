@@ -35,6 +35,11 @@ use std::{
     fs::File,
     io::{ErrorKind, Read},
     net::{Ipv4Addr, SocketAddr, TcpStream},
+    ops::Range,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU16, Ordering},
+    },
     time::Duration,
 };
 
@@ -107,9 +112,18 @@ pub(crate) fn free_port() -> u16 {
         let answer = TcpStream::connect_timeout(&address, Duration::from_secs(1));
         answer.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     };
-    let mut candidates = std::iter::repeat_with(|| fastrand::u16(20_000..32_000));
+    // One after the other, so that two callers of one process never get the same port before one of them listens.
+    let mut candidates =
+        std::iter::repeat_with(|| PORTS.start + NEXT_PORT.fetch_add(1, Ordering::Relaxed) % PORTS_LEN);
     candidates.find(is_free).unwrap_or_default()
 }
+
+/// The ports that [`free_port`] gives out.
+const PORTS: Range<u16> = 20_000..32_000;
+const PORTS_LEN: u16 = PORTS.end - PORTS.start;
+
+/// Begins anywhere, so that programs that start at once seldom meet.
+static NEXT_PORT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..PORTS_LEN)));
 
 /// Makes a password that keeps other users of the machine out, of characters that no URL has to escape.
 fn random_password() -> anyhow::Result<String> {
