@@ -32,6 +32,9 @@ const PAGE: i64 = 1000;
 /// How long one attempt goes on; the rest is the next one's.
 const AT_ONCE: Duration = Duration::from_secs(30);
 
+/// How often in a row a page is asked again that another version came in the way of.
+const AGAIN: u32 = 5;
+
 /// What a run is made from.
 #[derive(Debug, Clone, Copy)]
 pub struct Begins {
@@ -120,11 +123,15 @@ pub enum Went {
 
 /// Carries a run on, as far as one attempt goes.
 pub async fn carry_on(ctx: &Context, run: Uuid) -> Result<Went> {
-    let begun = Instant::now();
+    let (begun, mut again) = (Instant::now(), 0);
     while begun.elapsed() < AT_ONCE && !ctx.stop.is_cancelled() {
         let mut conn = ctx.conn().await?;
         match conn.transaction(async |conn| page(conn, ctx, run).await).await? {
-            Page::Next => {}
+            Page::Next => again = 0,
+            Page::Again if again == AGAIN => {
+                return Err(Error::Unavailable("the plan runs and takes nobody in".to_owned()));
+            }
+            Page::Again => again += 1,
             Page::Rests(run) => return Ok(Went::Rests(run)),
             Page::Stopped => {
                 end(&mut conn, ctx.organization_id, run, "stopped").await?;
@@ -136,6 +143,7 @@ pub async fn carry_on(ctx: &Context, run: Uuid) -> Result<Went> {
 
 enum Page {
     Next,
+    Again,
     Rests(Option<Run>),
     Stopped,
 }
@@ -216,7 +224,7 @@ fn frozen(run: Run, people: usize, now: DateTime<Utc>) -> Run {
 async fn halted(conn: &mut Conn, run: Run) -> Result<Page> {
     let plan = plans::get(conn, run.organization_id, run.sop_id).await?;
     Ok(match plan.and_then(|plan| plan.status.parse().ok()) {
-        Some(Status::Running) => Page::Next,
+        Some(Status::Running) => Page::Again,
         Some(Status::Paused) => Page::Rests(Some(run)),
         _ => Page::Stopped,
     })

@@ -19,10 +19,13 @@ const BATCH: i64 = 100;
 pub const EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Fires what is due, up to one batch. Returns how many jobs were made: if any, the relay should look.
-pub async fn pass(db: &Db, plans: &Plans) -> Result<usize> {
+pub async fn pass(db: &Db, known: &Plans) -> Result<usize> {
     let mut conn = db.conn().await?;
+    if !plans::any_due(&mut conn).await? {
+        return Ok(0);
+    }
     for _ in 0..3 {
-        match conn.transaction(async |conn| fire(conn, plans).await).await {
+        match conn.transaction(async |conn| fire(conn, known).await).await {
             // A job ended at this very moment whose key was looked at.
             Err(Error::Query(diesel::result::Error::RollbackTransaction)) => {}
             done => return done,
@@ -31,10 +34,10 @@ pub async fn pass(db: &Db, plans: &Plans) -> Result<usize> {
     Ok(0)
 }
 
-async fn fire(conn: &mut Conn, plans: &Plans) -> Result<usize> {
+async fn fire(conn: &mut Conn, known: &Plans) -> Result<usize> {
     let mut made = 0;
     for due in plans::take_due(conn, BATCH).await? {
-        made += usize::from(fire_one(conn, plans, due).await?);
+        made += usize::from(fire_one(conn, known, due).await?);
     }
     Ok(made)
 }

@@ -305,8 +305,25 @@ pub struct Due {
     pub now: DateTime<Utc>,
 }
 
-/// Locks plans that run and whose time has come, the oldest first; those that somebody else is busy with are skipped. One probe of
-/// an index while there is none.
+#[derive(QueryableByName)]
+struct Flag {
+    #[diesel(sql_type = Bool)]
+    found: bool,
+}
+
+/// Tells whether the time of any plan has come: one index probe.
+pub async fn any_due(conn: &mut Conn) -> Result<bool> {
+    let row = sql_query(
+        "SELECT EXISTS (SELECT FROM sop_tasks WHERE status = 'RUNNING' AND next_trigger_at IS NOT NULL \
+             AND next_trigger_at <= (SELECT campaign_now())) AS found",
+    )
+    .cached()
+    .get_result::<Flag>(conn)
+    .await?;
+    Ok(row.found)
+}
+
+/// Locks plans that run and whose time has come, the oldest first; those that somebody else is busy with are skipped.
 pub async fn take_due(conn: &mut Conn, limit: i64) -> Result<Vec<Due>> {
     Ok(sql_query(
         "SELECT id, organization_id, version, next_trigger_at AS fire_at, (SELECT campaign_now()) AS now FROM sop_tasks \
