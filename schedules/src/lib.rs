@@ -3,9 +3,11 @@
 //! A schedule enqueues and does nothing else. Any number of schedulers may run: the idempotency key of a tick is its
 //! schedule and its fire time, so each tick is one job however many notice it.
 //!
-//! Start reading at [`entries`], the table; `due.rs` decides what was missed; [`Ticker`] keeps the time.
+//! Start reading at [`entries`], the table; `due.rs` decides what was missed; [`Ticker`] keeps the time. Beside the timetable,
+//! `campaigns.rs` fires the plans whose time has come.
 
 mod book;
+mod campaigns;
 mod due;
 mod entries;
 #[cfg(test)]
@@ -23,7 +25,7 @@ pub use entries::{Entry, entries, indexing};
 pub use ticker::Ticker;
 
 /// Connections of a scheduler: it writes a few rows an hour, and one slow schedule must not stop the others.
-const CONNECTIONS: usize = 2;
+const CONNECTIONS: usize = 3;
 
 /// Runs the timetable until `stop`.
 ///
@@ -38,5 +40,11 @@ pub async fn run(stores: &Stores, stop: CancellationToken) -> anyhow::Result<()>
     if Search::load(&environment)?.url.is_some() {
         entries.push(indexing());
     }
-    Ticker::new(db, waker).run(entries, stop).await
+    let ticker = Ticker::new(db.clone(), waker.clone());
+    // If the timetable ends with an error, the process ends with it.
+    let ((), ()) = tokio::try_join!(ticker.run(entries, stop.clone()), async {
+        campaigns::run(&db, &waker, stop).await;
+        Ok(())
+    })?;
+    Ok(())
 }

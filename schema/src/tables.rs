@@ -687,6 +687,32 @@ diesel::table! {
 }
 
 diesel::table! {
+    sop_run_contacts (run_id, contact_id) {
+        run_id -> Uuid,
+        contact_id -> Uuid,
+    }
+}
+
+diesel::table! {
+    sop_runs (id) {
+        id -> Uuid,
+        organization_id -> Uuid,
+        sop_id -> Uuid,
+        version -> Integer,
+        source -> Text,
+        fire_at -> Timestamptz,
+        state -> Text,
+        audience -> Nullable<Integer>,
+        frozen_at -> Nullable<Timestamptz>,
+        enrolled -> Integer,
+        refused -> Jsonb,
+        created_by -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+        finished_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
     sop_steps (enrollment_id, step_id) {
         enrollment_id -> Uuid,
         step_id -> Text,
@@ -887,6 +913,8 @@ diesel::allow_tables_to_appear_in_same_query!(
     sends,
     sensitive_words,
     sop_enrollments,
+    sop_run_contacts,
+    sop_runs,
     sop_steps,
     sop_tasks,
     sop_versions,

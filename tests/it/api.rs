@@ -19,6 +19,7 @@ mod outages;
 mod outcomes;
 mod plans;
 mod roles;
+mod runs;
 mod sending;
 mod stops;
 mod tenants;

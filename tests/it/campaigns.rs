@@ -4,7 +4,9 @@
 
 mod moving;
 mod scene;
+mod starting;
 mod stopping;
+mod triggers;
 mod waiting;
 mod whole;
 

@@ -115,7 +115,8 @@ impl<'a, T: ParseFromJSON + Default> ApiExtractor<'a> for OptionalBody<T> {
         _: ExtractParamOptions<()>,
     ) -> Result<Self> {
         let bytes = read_in_time(body.take().map_err(ApiError::internal)?, MAX_BYTES).await?;
-        if bytes.is_empty() {
+        // Clients write `null` where there is nothing to say.
+        if matches!(bytes.trim_ascii(), b"" | b"null") {
             return Ok(OptionalBody(T::default()));
         }
         match request.content_type() {

@@ -40,8 +40,10 @@ mod sensitive_words;
 mod settings;
 mod sop;
 mod sop_life;
+mod sop_runs;
 mod sop_step;
 mod sop_tasks;
+mod sop_tasks_view;
 mod span;
 mod stops;
 mod users;
@@ -104,6 +106,7 @@ const ANSWERING: Answering = (
 type Campaigning = (
     sop_tasks::SopTasks,
     sop_life::SopLife,
+    sop_runs::SopRuns,
     sop::Sop,
     materials::Materials,
     calendars::Calendars,
@@ -113,6 +116,7 @@ type Campaigning = (
 const CAMPAIGNING: Campaigning = (
     sop_tasks::SopTasks,
     sop_life::SopLife,
+    sop_runs::SopRuns,
     sop::Sop,
     materials::Materials,
     calendars::Calendars,

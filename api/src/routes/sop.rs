@@ -14,7 +14,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::Tag;
-use super::sop_tasks::{Created, PutPlan, TargetType, insert, new_plan, plan_not_found, read, view};
+use super::sop_tasks::{Created, PutPlan, insert, new_plan, plan_not_found, read};
+use super::sop_tasks_view::{TargetType, view};
 use crate::AppState;
 use crate::auth::caller::Caller;
 use crate::auth::role::Role;

@@ -1,5 +1,5 @@
-//! What is done with plans: submit, approve, start, pause, resume, stop, archive, copy. Which of it is possible when, says
-//! [`entropy_jobs::campaign::life`].
+//! What is done with plans: submit, approve, pause, resume, stop, archive, copy; starting them is in [`super::sop_runs`]. Which of it
+//! is possible when, says [`entropy_jobs::campaign::life`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,16 +7,17 @@ use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
 use entropy_jobs::campaign::life::{self, Action, Status};
 use entropy_jobs::campaign::surroundings::Held;
-use entropy_jobs::campaign::trigger;
+use entropy_jobs::campaign::{audience, clock, run, trigger};
 use entropy_jobs::sop::config::rules::{ApproverRole, AudienceKind};
 use entropy_jobs::sop::config::step::Step;
 use entropy_jobs::sop::config::trigger::Trigger;
 use entropy_jobs::sop::config::{WorkflowConfig, sha256};
 use entropy_jobs::sop::validate::AccountLoad;
 use entropy_schema::Conn;
+use entropy_schema::campaigns::enrollments::{self, Whose};
 use entropy_schema::campaigns::plans::{self, Plan};
 use entropy_schema::campaigns::versions::{self, Version};
-use entropy_schema::campaigns::{enrollments, materials, stops};
+use entropy_schema::campaigns::{materials, stops};
 use poem::http::StatusCode;
 use poem::web::Data;
 use poem_openapi::param::Path;
@@ -28,7 +29,8 @@ use uuid::Uuid;
 use super::Tag;
 use super::audit::Note;
 use super::sop::{FindingView, finding};
-use super::sop_tasks::{PlanView, facts, hex, insert, lock, plan_not_found, refused, status_of, view};
+use super::sop_tasks::{facts, insert, lock, plan_not_found, refused, status_of};
+use super::sop_tasks_view::{PlanView, hex, view};
 use crate::AppState;
 use crate::auth::caller::Caller;
 use crate::auth::role::Role;
@@ -39,8 +41,8 @@ use crate::problem::{ApiError, FieldProblem};
 
 /// How many people a stop takes out of a plan in one transaction, and how many in one request. The others are taken out
 /// when their next step is due.
-const SLICE: i64 = 2000;
-const SLICES: usize = 25;
+const SLICE: i64 = 1000;
+const SLICES: usize = 50;
 
 /// What is approved.
 #[derive(Object)]
@@ -146,39 +148,6 @@ impl SopLife {
         .await
     }
 
-    /// Starts a plan
-    ///
-    /// Needs the role agent. Whoever it names enters it now; a trigger of time or an event lets people in from now on.
-    #[oai(path = "/sop-tasks/:id/start", method = "post", operation_id = "start_sop_task")]
-    async fn start(
-        &self,
-        state: Data<&AppState>,
-        caller: Caller,
-        origin: Origin,
-        id: Path<Uuid>,
-    ) -> Result<Json<PlanView>, ApiError> {
-        caller.require(Role::Agent)?;
-        let now = state.now().await;
-        let mut conn = state.db.conn().await?;
-        conn.transaction(async |conn| {
-            let mut plan = lock(conn, &caller, id.0).await?;
-            let before = facts(&plan);
-            let next = life::after(status_of(&plan)?, Action::Start).map_err(refused)?;
-            let config = in_force(conn, &plan).await?;
-            if trigger::has_passed(&config, now) {
-                let detail = "The moment at which the plan was to begin has passed. Choose another one, and have it approved.";
-                return Err(ApiError::conflict("trigger_passed", detail));
-            }
-            plan.status = next.as_str().to_owned();
-            plan.next_trigger_at = trigger::next_at(&config, now);
-            (plan.started_at, plan.updated_at) = (Some(now), now);
-            plans::update(conn, &plan).await?;
-            note("sop_task.start", &plan, before).write(conn, &caller, &origin).await?;
-            Ok(Json(view(plan, None)))
-        })
-        .await
-    }
-
     /// Pauses a plan
     ///
     /// Needs the role agent. Nobody enters it, and when this is answered nothing of it is sent any more, until it is resumed.
@@ -198,7 +167,8 @@ impl SopLife {
 
     /// Resumes a plan
     ///
-    /// Needs the role agent. What is late by now goes by the plan's rule for late steps.
+    /// Needs the role agent. What is late by now goes by the plan's rule for late steps. Whoever was being brought in still is. Times
+    /// of a trigger that repeats, which came meanwhile, are let go; the only moment of a trigger `once` is made good.
     #[oai(path = "/sop-tasks/:id/resume", method = "post", operation_id = "resume_sop_task")]
     async fn resume(
         &self,
@@ -207,7 +177,12 @@ impl SopLife {
         origin: Origin,
         id: Path<Uuid>,
     ) -> Result<Json<PlanView>, ApiError> {
-        change(&state, &caller, &origin, id.0, Action::Resume, "sop_task.resume").await
+        let plan = change(&state, &caller, &origin, id.0, Action::Resume, "sop_task.resume").await?;
+        // A transaction of its own: whoever holds an enrollment may be waiting for the plan. Should it fail, they look by
+        // themselves within the hour.
+        let mut conn = state.db.conn().await?;
+        enrollments::wake_waiting(&mut conn, caller.organization_id, id.0, "sop_paused").await?;
+        Ok(plan)
     }
 
     /// Stops a plan
@@ -226,7 +201,8 @@ impl SopLife {
         let mut conn = state.db.conn().await?;
         // A commit each: whoever is being written to just now is not held up by a hundred thousand others.
         for _ in 0..SLICES {
-            if plans::cancel_enrollments(&mut conn, caller.organization_id, id.0, SLICE).await? == 0 {
+            let whose = Whose::Plan(id.0, SLICE);
+            if enrollments::end(&mut conn, caller.organization_id, whose, "canceled").await? < SLICE {
                 break;
             }
         }
@@ -298,7 +274,7 @@ async fn change(
     caller.require(Role::Agent)?;
     let now = state.now().await;
     let mut conn = state.db.conn().await?;
-    conn.transaction(async |conn| {
+    let changed = conn.transaction(async |conn| {
         let mut plan = lock(conn, caller, id).await?;
         let before = facts(&plan);
         let next = life::after(status_of(&plan)?, action).map_err(refused)?;
@@ -308,15 +284,21 @@ async fn change(
             plan.next_trigger_at = None;
             versions::retire_in_review(conn, caller.organization_id, id).await?;
         }
-        plans::update(conn, &plan).await?;
         if matches!(action, Action::Resume) {
-            enrollments::wake_waiting(conn, caller.organization_id, id, "sop_paused").await?;
+            let config = in_force(conn, &plan).await?;
+            plan.next_trigger_at = trigger::resumed(&config, plan.triggered_at, clock::now(conn).await?);
+        }
+        plans::update(conn, &plan).await?;
+        if matches!(action, Action::Resume | Action::Stop) {
+            run::go_on(conn, caller.organization_id, id, Some(caller.id)).await?;
         }
         note(named, &plan, before).write(conn, caller, origin).await?;
         let waiting = versions::in_review(conn, caller.organization_id, id).await?;
-        Ok(Json(view(plan, waiting)))
-    })
-    .await
+        Ok::<_, ApiError>(Json(view(plan, waiting)))
+    });
+    let changed = changed.await?;
+    state.waker.wake();
+    Ok(changed)
 }
 
 /// Waits for what is being sent just now, so that nothing begins after the answer.
@@ -326,7 +308,7 @@ async fn silence(state: &AppState, caller: &Caller) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn note(action: &'static str, plan: &Plan, before: Value) -> Note {
+pub(super) fn note(action: &'static str, plan: &Plan, before: Value) -> Note {
     Note::new(action, "sop_task", plan.id).before(before).after(facts(plan))
 }
 
@@ -404,7 +386,7 @@ async fn targets(
         }
     }
     let timed = matches!(config.trigger, Trigger::Once { .. } | Trigger::Cron { .. });
-    if timed && plan.target_ids.is_empty() && config.audience.filter.is_none() && !plan.everyone {
+    if timed && !audience::names_somebody(plan, config) {
         let message = "must name somebody, or add a filter to the audience; if everybody is meant, a manager sets `everyone`";
         problems.push(FieldProblem::new("target_ids", "missing", message));
     }
@@ -448,7 +430,7 @@ async fn put_in_force(
     plan.version = Some(version.version);
     match status_of(plan)? {
         Status::Running | Status::Paused => {
-            plan.next_trigger_at = trigger::next_at(&parsed(version)?, now);
+            plan.next_trigger_at = trigger::next_at(&parsed(version)?, clock::now(conn).await?);
         }
         _ => plan.status = Status::Approved.as_str().to_owned(),
     }
@@ -456,7 +438,7 @@ async fn put_in_force(
 }
 
 /// Returns what the version says that new people are enrolled in.
-async fn in_force(conn: &mut Conn, plan: &Plan) -> Result<WorkflowConfig, ApiError> {
+pub(super) async fn in_force(conn: &mut Conn, plan: &Plan) -> Result<WorkflowConfig, ApiError> {
     let number = plan.version.ok_or_else(|| ApiError::internal("an approved plan has no version"))?;
     let version = versions::get(conn, plan.organization_id, plan.id, number).await?;
     parsed(&version.ok_or_else(|| ApiError::internal("an approved version is missing"))?)

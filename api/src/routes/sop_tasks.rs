@@ -7,19 +7,21 @@ use diesel_async::AsyncConnection;
 use entropy_jobs::campaign::life::{self, Action, Status};
 use entropy_schema::Conn;
 use entropy_schema::accounts;
-use entropy_schema::campaigns::plans::{self, Listed, Plan};
-use entropy_schema::campaigns::versions::{self, Summary, Version};
+use entropy_schema::campaigns::plans::{self, Plan};
+use entropy_schema::campaigns::versions;
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
-use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
+use poem_openapi::{ApiResponse, Object, OpenApi};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Tag;
 use super::account_ai::has_controls;
 use super::audit::Note;
-use super::sop::FindingView;
+use super::sop_tasks_view::{
+    PlanStatus, PlanView, TargetType, VersionSummary, VersionView, listed, summary, version_view, view,
+};
 use crate::AppState;
 use crate::auth::caller::Caller;
 use crate::auth::role::Role;
@@ -37,82 +39,6 @@ const MAX_ACCOUNTS: usize = 1000;
 const MAX_PLANS: i64 = 5000;
 /// A page of plans has no more drafts than this.
 const MAX_PAGE_BYTES: i64 = 4 << 20;
-
-/// Of whom `target_ids` speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
-#[oai(rename_all = "snake_case")]
-pub(super) enum TargetType {
-    /// Contacts that are people, by id.
-    Friend,
-    /// Contacts that are groups, by id.
-    Group,
-    /// Contacts with one of these tags.
-    Tag,
-}
-
-impl TargetType {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            TargetType::Friend => "friend",
-            TargetType::Group => "group",
-            TargetType::Tag => "tag",
-        }
-    }
-
-    pub(super) fn of(stored: &str) -> TargetType {
-        match stored {
-            "group" => TargetType::Group,
-            "tag" => TargetType::Tag,
-            _ => TargetType::Friend,
-        }
-    }
-}
-
-/// Where a plan's life stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
-#[oai(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(super) enum PlanStatus {
-    /// It is being written.
-    Draft,
-    /// It waits for its approval.
-    InReview,
-    /// It may be started.
-    Approved,
-    /// People enter it, and it writes to them.
-    Running,
-    /// Nobody enters it, and nothing is sent, until it is resumed.
-    Paused,
-    /// It has ended.
-    Stopped,
-    /// It is kept for the record.
-    Archived,
-}
-
-impl PlanStatus {
-    fn stored(self) -> Status {
-        match self {
-            PlanStatus::Draft => Status::Draft,
-            PlanStatus::InReview => Status::InReview,
-            PlanStatus::Approved => Status::Approved,
-            PlanStatus::Running => Status::Running,
-            PlanStatus::Paused => Status::Paused,
-            PlanStatus::Stopped => Status::Stopped,
-            PlanStatus::Archived => Status::Archived,
-        }
-    }
-
-    fn of(status: Status) -> PlanStatus {
-        match status {
-            Status::Draft => PlanStatus::Draft,
-            Status::InReview => PlanStatus::InReview,
-            Status::Approved => PlanStatus::Approved,
-            Status::Running => PlanStatus::Running,
-            Status::Paused => PlanStatus::Paused,
-            Status::Stopped => PlanStatus::Stopped,
-            Status::Archived => PlanStatus::Archived,
-        }
-    }
-}
 
 /// A plan as it is written. A change replaces all of it: what is left out takes its default.
 #[derive(Debug, Object)]
@@ -132,84 +58,6 @@ pub(super) struct PutPlan {
     pub(super) everyone: Option<bool>,
     /// The draft, in format 1 (`GET sop/schema`). It may have errors: only submitting refuses them.
     pub(super) workflow_config: Value,
-}
-
-/// A plan.
-#[derive(Debug, Object)]
-pub(super) struct PlanView {
-    id: Uuid,
-    organization_id: Uuid,
-    /// Who made it.
-    user_id: Uuid,
-    name: String,
-    description: String,
-    target_type: TargetType,
-    /// Null in a list that would become too long: ask for the plan itself.
-    target_ids: Option<Vec<String>>,
-    account_ids: Vec<Uuid>,
-    everyone: bool,
-    /// The draft. Null in a list that would become too long: ask for the plan itself.
-    workflow_config: Option<Value>,
-    status: PlanStatus,
-    /// Why it is paused, when a person did not do it.
-    status_reason: Option<String>,
-    /// The version that new people are enrolled in; null: none was approved.
-    version: Option<i32>,
-    /// The version that waits for its approval. Not in lists.
-    review: Option<ReviewView>,
-    /// When its trigger fires next, if it is one of time.
-    next_trigger_at: Option<DateTime<Utc>>,
-    started_at: Option<DateTime<Utc>>,
-    created_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
-    /// What somebody should look at, when it was submitted just now.
-    #[oai(skip_serializing_if_is_none)]
-    warnings: Option<Vec<FindingView>>,
-}
-
-/// A version that waits for its approval.
-#[derive(Debug, Object)]
-pub(super) struct ReviewView {
-    version: i32,
-    /// What to approve: SHA-256 of the config, in hexadecimal digits.
-    sha256: String,
-    /// Who submitted it.
-    submitted_by: Uuid,
-    submitted_at: DateTime<Utc>,
-}
-
-/// A version of a plan in a list.
-#[derive(Debug, Object)]
-struct VersionSummary {
-    version: i32,
-    /// `in_review`, `approved`, or `retired`.
-    state: String,
-    /// SHA-256 of the config, in hexadecimal digits.
-    sha256: String,
-    /// The revision of every material that the steps name, by key.
-    materials: Value,
-    created_by: Uuid,
-    created_at: DateTime<Utc>,
-    approved_by: Option<Uuid>,
-    approved_at: Option<DateTime<Utc>>,
-}
-
-/// A version of a plan.
-#[derive(Debug, Object)]
-struct VersionView {
-    version: i32,
-    /// `in_review`, `approved`, or `retired`.
-    state: String,
-    /// What it says.
-    workflow_config: Value,
-    /// SHA-256 of the config, in hexadecimal digits.
-    sha256: String,
-    /// The revision of every material that the steps name, by key.
-    materials: Value,
-    created_by: Uuid,
-    created_at: DateTime<Utc>,
-    approved_by: Option<Uuid>,
-    approved_at: Option<DateTime<Utc>>,
 }
 
 #[derive(ApiResponse)]
@@ -382,17 +230,7 @@ impl SopTasks {
         let found = found.ok_or_else(|| {
             ApiError::not_found("version_not_found", "Your organisation has no plan with such a version.")
         })?;
-        Ok(Json(VersionView {
-            version: found.version,
-            state: found.state,
-            workflow_config: found.config,
-            sha256: hex(&found.sha256),
-            materials: found.materials,
-            created_by: found.created_by,
-            created_at: found.created_at,
-            approved_by: found.approved_by,
-            approved_at: found.approved_at,
-        }))
+        Ok(Json(version_view(found)))
     }
 }
 
@@ -582,11 +420,6 @@ pub(super) fn refused(refusal: life::Refusal) -> ApiError {
     ApiError::conflict(refusal.code, refusal.message)
 }
 
-/// Writes bytes as hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// What the audit log keeps of a plan: which text it was, not the text.
 pub(super) fn facts(plan: &Plan) -> Value {
     json!({
@@ -599,78 +432,4 @@ pub(super) fn facts(plan: &Plan) -> Value {
         "everyone": plan.everyone,
         "config_sha256": entropy_jobs::sop::config::sha256(&plan.workflow_config),
     })
-}
-
-/// A plan as it is shown, with the version that waits.
-pub(super) fn view(plan: Plan, waiting: Option<Version>) -> PlanView {
-    PlanView {
-        id: plan.id,
-        organization_id: plan.organization_id,
-        user_id: plan.user_id,
-        name: plan.name,
-        description: plan.description,
-        target_type: TargetType::of(&plan.target_type),
-        target_ids: Some(plan.target_ids),
-        account_ids: plan.account_ids,
-        everyone: plan.everyone,
-        workflow_config: Some(plan.workflow_config),
-        status: PlanStatus::of(plan.status.parse().unwrap_or(Status::Draft)),
-        status_reason: plan.status_reason,
-        version: plan.version,
-        review: waiting.map(|version| ReviewView {
-            version: version.version,
-            sha256: hex(&version.sha256),
-            submitted_by: version.created_by,
-            submitted_at: version.created_at,
-        }),
-        next_trigger_at: plan.next_trigger_at,
-        started_at: plan.started_at,
-        created_at: plan.created_at,
-        updated_at: plan.updated_at,
-        warnings: None,
-    }
-}
-
-impl PlanView {
-    /// Adds what somebody should look at.
-    pub(super) fn with_warnings(self, warnings: Vec<FindingView>) -> PlanView {
-        PlanView { warnings: Some(warnings), ..self }
-    }
-}
-
-fn listed(plan: Listed) -> PlanView {
-    PlanView {
-        id: plan.id,
-        organization_id: plan.organization_id,
-        user_id: plan.user_id,
-        name: plan.name,
-        description: plan.description,
-        target_type: TargetType::of(&plan.target_type),
-        target_ids: plan.target_ids,
-        account_ids: plan.account_ids,
-        everyone: plan.everyone,
-        workflow_config: plan.workflow_config,
-        status: PlanStatus::of(plan.status.parse().unwrap_or(Status::Draft)),
-        status_reason: plan.status_reason,
-        version: plan.version,
-        review: None,
-        next_trigger_at: plan.next_trigger_at,
-        started_at: plan.started_at,
-        created_at: plan.created_at,
-        updated_at: plan.updated_at,
-        warnings: None,
-    }
-}
-
-fn summary(version: Summary) -> VersionSummary {
-    VersionSummary {
-        version: version.version,
-        state: version.state,
-        sha256: hex(&version.sha256),
-        materials: version.materials,
-        created_by: version.created_by,
-        created_at: version.created_at,
-        approved_by: version.approved_by,
-        approved_at: version.approved_at,
-    }
 }

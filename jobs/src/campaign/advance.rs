@@ -16,6 +16,7 @@ use entropy_schema::{Conn, Error, Result, contacts, conversations};
 use uuid::Uuid;
 
 use super::decide::{Decided, Held, Moves, Outcome, decide};
+use super::events;
 use super::send;
 use super::situation::Situation;
 use crate::conversation::mode;
@@ -73,6 +74,8 @@ async fn look(conn: &mut Conn, ctx: &Context, id: Uuid, held: Held) -> Result<Lo
         }
         if held.contact {
             contacts::lock(conn, organization, before.contact_id).await?;
+            // Its tags change, and all of its enrollments are told.
+            enrollments::lock_of_contact(conn, before.contact_id).await?;
         }
     }
     let Some(enrollment) = enrollments::lock(conn, id).await? else { return nothing };
@@ -120,16 +123,20 @@ async fn write(
 ) -> Result<Advanced> {
     let Outcome { mut enrollment, mut steps, moves } = outcome;
     let Moves { send, add_tags, remove_tags, hand_off } = moves;
+    let mut given = Vec::new();
     if !add_tags.is_empty() || !remove_tags.is_empty() {
         let contact = contacts::lock(conn, enrollment.organization_id, enrollment.contact_id).await?;
         if let Some(mut contact) = contact {
             contact.tags.retain(|tag| !remove_tags.contains(tag));
             for tag in add_tags {
                 if !contact.tags.contains(&tag) {
-                    contact.tags.push(tag);
+                    contact.tags.push(tag.clone());
+                    given.push(tag);
                 }
             }
             contacts::update(conn, &contact).await?;
+            // Before this one is written, which need not be looked at again.
+            events::changed(conn, enrollment.contact_id).await?;
         }
     }
     if let (Some((reason, note)), Some(chat)) = (hand_off, situation.facts.conversation_id) {
@@ -155,6 +162,11 @@ async fn write(
     }
     steps::put(conn, &steps).await?;
     enrollments::save(conn, &enrollment).await?;
+    if !given.is_empty() {
+        // After it: whoever has just left this plan is free for another.
+        let (plans, organization) = (&ctx.services.plans, enrollment.organization_id);
+        events::tagged(conn, plans, organization, enrollment.contact_id, &given, enrollment.sop_id).await?;
+    }
     Ok(said(&enrollment, enqueued))
 }
 

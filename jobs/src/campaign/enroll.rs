@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Timelike, Utc};
 use entropy_schema::campaigns::enrollments::{self, Candidate, Enrollment};
 use entropy_schema::campaigns::facts::{self, House};
 use entropy_schema::{Conn, Result};
@@ -15,10 +15,12 @@ use uuid::Uuid;
 use super::plan::{Plan, Plans};
 use super::rules;
 use super::situation::{calendar, house_window, opening, zone};
+use crate::sop::calendar::Calendar;
 use crate::sop::condition::Facts;
 use crate::sop::config::period::Period;
 use crate::sop::config::rules::AudienceKind;
 use crate::sop::moment::{self, Entry};
+use crate::sop::window::Window;
 
 /// What brings people in.
 #[derive(Debug, Clone, Copy)]
@@ -69,17 +71,24 @@ pub async fn enroll(
         return Ok(None);
     }
     let house = facts::house(conn, organization).await?;
-    let enrolling =
-        Enrolling { organization, sop, version: locked.version, plan: &plan, house: &house, cause };
-    let (mut rows, mut refused, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+    let around = Around::new(&plan, &house);
+    let enrolling = Enrolling { organization, sop, version: locked.version, around: &around, cause };
+    // Somebody else may have brought the same person in, under another account, before we held the plan.
+    let people: Vec<&str> =
+        candidates.iter().filter(|who| who.kind != "group").map(|who| who.wxid.as_str()).collect();
+    let mut taken: HashSet<String> =
+        enrollments::people_in(conn, organization, sop, &people).await?.into_iter().collect();
+    let (mut rows, mut refused) = (Vec::new(), Vec::new());
     for candidate in &candidates {
         let elsewhere = !locked.account_ids.is_empty() && !locked.account_ids.contains(&candidate.account_id);
-        let twice = candidate.kind != "group" && !seen.insert(candidate.wxid.as_str());
+        let is_person = candidate.kind != "group";
         match enrolling.enrollment(candidate) {
             _ if elsewhere => refused.push((candidate.id, "other_account")),
-            _ if twice => refused.push((candidate.id, "in_plan")),
-            Ok(row) => rows.push(row),
             Err(code) => refused.push((candidate.id, code)),
+            Ok(_) if is_person && !taken.insert(candidate.wxid.clone()) => {
+                refused.push((candidate.id, "in_plan"));
+            }
+            Ok(row) => rows.push(row),
         }
     }
     let known: HashSet<Uuid> = candidates.iter().map(|candidate| candidate.id).collect();
@@ -100,27 +109,16 @@ struct Enrolling<'a> {
     organization: Uuid,
     sop: Uuid,
     version: i32,
-    plan: &'a Plan,
-    house: &'a House,
+    around: &'a Around<'a>,
     cause: Cause,
 }
 
 impl Enrolling<'_> {
     /// Makes the enrollment of a candidate, or says why there is none.
     fn enrollment(&self, who: &Candidate) -> std::result::Result<Enrollment, &'static str> {
-        let (config, now) = (&self.plan.config, self.house.now);
-        let zone = zone(self.plan, who.timezone.as_deref());
-        refuses(self.plan, who, now)?;
-        let times = u32::try_from(who.times).unwrap_or(u32::MAX);
-        match moment::entry(now, times, who.ended_at, config.audience.re_entry.as_ref(), zone) {
-            Entry::Open => {}
-            Entry::NotBefore(_) => return Err("cooldown"),
-            Entry::Used => return Err("entered_before"),
-        }
-        let holidays = calendar(self.house.calendars.as_ref());
-        let house = house_window(&self.house.campaign_from, &self.house.campaign_until);
-        let opening = opening(self.plan, zone, &house, &holidays);
-        let begins = moment::begins(now, self.cause.delay, &opening).ok_or("window_never_opens")?;
+        let (config, now) = (&self.around.plan.config, self.around.house.now);
+        let zone = zone(self.around.plan, who.timezone.as_deref());
+        let begins = self.around.admits(who, self.cause.delay)?;
         Ok(Enrollment {
             id: Uuid::now_v7(),
             organization_id: self.organization,
@@ -153,34 +151,107 @@ impl Enrolling<'_> {
     }
 }
 
-/// Says why a plan does not take somebody, whatever happened before.
-fn refuses(plan: &Plan, who: &Candidate, now: DateTime<Utc>) -> std::result::Result<(), &'static str> {
-    let audience = &plan.config.audience;
-    let right_kind = match audience.kind {
-        AudienceKind::Friend => who.kind == "friend",
-        AudienceKind::Group => who.kind == "group",
-    };
-    let variables = who.variables.as_object().into_iter().flatten();
-    let facts = Facts {
-        tags: who.tags.clone(),
-        source: who.source.clone(),
-        added_days: who.added_at.map(|at| (now - at).num_days()),
-        variables: variables.map(|(name, value)| (name.clone(), value.clone())).collect(),
-        mode: who.mode.clone(),
-        ..Facts::default()
-    };
-    let reasons = [
-        (!right_kind, "other_kind"),
-        (who.account_gone, "account_removed"),
-        (who.removed, "contact_removed"),
-        (who.suppressed, "contact_suppressed"),
-        (who.opted_out, "opted_out"),
-        (audience.consent.required && !who.consents, "consent_missing"),
-        (who.in_plan, "in_plan"),
-        (audience.exclude_other_active_sop && who.in_other_plan, "other_sop"),
-        (audience.filter.as_ref().is_some_and(|filter| !facts.meet(filter)), "filtered"),
-    ];
-    reasons.into_iter().find(|(met, _)| *met).map_or(Ok(()), |(_, code)| Err(code))
+/// A plan, and what its organisation has said of all plans.
+#[derive(Debug)]
+pub struct Around<'a> {
+    plan: &'a Plan,
+    house: &'a House,
+    holidays: Calendar,
+    window: Window,
+}
+
+/// What the filter of an audience may ask about somebody.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known<'a> {
+    pub(super) tags: &'a [String],
+    pub(super) variables: &'a Value,
+    pub(super) source: Option<&'a str>,
+    pub(super) added_at: Option<DateTime<Utc>>,
+    pub(super) timezone: Option<&'a str>,
+    pub(super) mode: Option<&'a str>,
+    pub(super) last_inbound_at: Option<DateTime<Utc>>,
+    pub(super) last_inbound_text: Option<&'a str>,
+}
+
+impl<'a> Around<'a> {
+    /// Puts them together.
+    pub fn new(plan: &'a Plan, house: &'a House) -> Around<'a> {
+        let window = house_window(&house.campaign_from, &house.campaign_until);
+        Around { plan, house, holidays: calendar(house.calendars.as_ref()), window }
+    }
+
+    /// Returns when somebody's first step would be due, or why the plan does not take them.
+    pub fn admits(&self, who: &Candidate, delay: Period) -> std::result::Result<DateTime<Utc>, &'static str> {
+        let (config, now) = (&self.plan.config, self.house.now);
+        let zone = zone(self.plan, who.timezone.as_deref());
+        self.refuses(who)?;
+        let times = u32::try_from(who.times).unwrap_or(u32::MAX);
+        match moment::entry(now, times, who.ended_at, config.audience.re_entry.as_ref(), zone) {
+            Entry::Open => {}
+            Entry::NotBefore(_) => return Err("cooldown"),
+            Entry::Used => return Err("entered_before"),
+        }
+        let opening = opening(self.plan, zone, &self.window, &self.holidays);
+        moment::begins(now, delay, &opening).ok_or("window_never_opens")
+    }
+
+    /// Says why the plan does not take somebody, whatever happened before.
+    fn refuses(&self, who: &Candidate) -> std::result::Result<(), &'static str> {
+        let audience = &self.plan.config.audience;
+        let right_kind = match audience.kind {
+            AudienceKind::Friend => who.kind == "friend",
+            AudienceKind::Group => who.kind == "group",
+        };
+        let known = Known {
+            tags: &who.tags,
+            variables: &who.variables,
+            source: who.source.as_deref(),
+            added_at: who.added_at,
+            timezone: who.timezone.as_deref(),
+            mode: who.mode.as_deref(),
+            last_inbound_at: who.last_inbound_at,
+            last_inbound_text: who.last_inbound_text.as_deref(),
+        };
+        let reasons = [
+            (!right_kind, "other_kind"),
+            (who.account_gone, "account_removed"),
+            (who.removed, "contact_removed"),
+            (who.suppressed, "contact_suppressed"),
+            (who.opted_out, "opted_out"),
+            (audience.consent.required && !who.consents, "consent_missing"),
+            (who.in_plan, "in_plan"),
+            (audience.exclude_other_active_sop && who.in_other_plan, "other_sop"),
+            (!self.meets(known), "filtered"),
+        ];
+        reasons.into_iter().find(|(met, _)| *met).map_or(Ok(()), |(_, code)| Err(code))
+    }
+
+    /// Tells whether somebody meets the filter of the plan.
+    pub(super) fn meets(&self, who: Known<'_>) -> bool {
+        let Some(filter) = &self.plan.config.audience.filter else { return true };
+        let now = self.house.now;
+        let local = now.with_timezone(&zone(self.plan, who.timezone));
+        let chosen = self.holidays.chosen(self.plan.config.send_window.holiday_calendar);
+        let variables = who.variables.as_object().into_iter().flatten();
+        let facts = Facts {
+            tags: who.tags.to_vec(),
+            source: who.source.map(str::to_owned),
+            added_days: who.added_at.map(|at| (now - at).num_days()),
+            variables: variables.map(|(name, value)| (name.clone(), value.clone())).collect(),
+            mode: who.mode.map(str::to_owned),
+            last_reply_text: who.last_inbound_text.map(str::to_owned),
+            last_reply_age_hours: who.last_inbound_at.map(|at| hours(now - at)),
+            hour: u8::try_from(local.hour()).ok(),
+            is_workday: Some(chosen.is_workday(local.date_naive())),
+            ..Facts::default()
+        };
+        facts.meet(filter)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "hours are asked about, and not parts of a second")]
+fn hours(length: TimeDelta) -> f64 {
+    length.num_seconds().max(0) as f64 / 3600.0
 }
 
 /// Counts refusals by their codes.

@@ -92,8 +92,8 @@ pub async fn happened_to(
     }
 }
 
-/// Brings a contact into the plans that begin with what happened to it. The caller may have locked the contact, and nothing that
-/// comes after it in the order of locks.
+/// Brings a contact into the plans that begin with what happened to it. The caller may have locked the contact and its
+/// enrollments, and nothing that comes after those in the order of locks.
 pub async fn happened(
     conn: &mut Conn,
     plans: &Plans,
@@ -101,8 +101,35 @@ pub async fn happened(
     contact: Uuid,
     what: Happened<'_>,
 ) -> Result<()> {
+    begin(conn, plans, organization, contact, what, None).await
+}
+
+/// The same for tags that a step of a plan has given: that plan itself does not begin with them. Other plans may, so a ring of
+/// plans is possible; it goes round as often as their re-entry allows.
+pub async fn tagged(
+    conn: &mut Conn,
+    plans: &Plans,
+    organization: Uuid,
+    contact: Uuid,
+    tags: &[String],
+    by: Uuid,
+) -> Result<()> {
+    begin(conn, plans, organization, contact, Happened::TagsAdded(tags), Some(by)).await
+}
+
+async fn begin(
+    conn: &mut Conn,
+    plans: &Plans,
+    organization: Uuid,
+    contact: Uuid,
+    what: Happened<'_>,
+    except: Option<Uuid>,
+) -> Result<()> {
     let (event, source) = what.event();
     for running in facts::running(conn, organization).await? {
+        if except == Some(running.id) {
+            continue;
+        }
         let Some(plan) = plans.of(conn, running.id, running.version).await? else { continue };
         let Trigger::Event { event: begins, tags, keywords, delay } = &plan.config.trigger else { continue };
         if *begins != event || !what.matches(tags.as_ref(), keywords.as_ref()) {

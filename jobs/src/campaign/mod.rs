@@ -6,7 +6,11 @@
 //! | [`surroundings`] | what plans are checked against: materials, workflows, the organisation's rules |
 //! | [`calendar`] | holidays, as the organisation has corrected them |
 //! | [`material`] | what is sent beside texts |
-//! | [`trigger`] | when a plan begins by itself |
+//! | [`trigger`] | when a plan begins by itself: a function |
+//! | [`ticks`] | plans whose time has come |
+//! | [`audience`] | whom a plan is meant for at a moment |
+//! | [`run`] | an audience, brought in page by page |
+//! | [`succession`] | people on an older version |
 //! | [`clock`] | what time it is for campaigns |
 //! | [`plan`] | approved versions, read once |
 //! | [`situation`] | everything that is known around an enrollment |
@@ -23,6 +27,7 @@
 //! An enrollment that waits is a row with a time, and nothing else: no job, nothing in Redis.
 
 pub mod advance;
+pub mod audience;
 pub mod calendar;
 pub mod checks;
 pub mod clock;
@@ -35,7 +40,10 @@ pub mod life;
 pub mod material;
 pub mod plan;
 pub mod rules;
+pub mod run;
 pub mod send;
 pub mod situation;
+pub mod succession;
 pub mod surroundings;
+pub mod ticks;
 pub mod trigger;

@@ -16,6 +16,7 @@ pub mod prune_media;
 pub mod reap_workers;
 pub mod send_message;
 pub mod settle_runs;
+pub mod sop_enroll;
 pub mod sop_step;
 pub mod sync_contacts;
 
@@ -36,6 +37,7 @@ pub fn registry() -> Registry {
         .register::<reap_workers::ReapWorkers>()
         .register::<send_message::SendMessage>()
         .register::<settle_runs::SettleRuns>()
+        .register::<sop_enroll::SopEnroll>()
         .register::<sop_step::SopStep>()
         .register::<sync_contacts::SyncContacts>()
 }

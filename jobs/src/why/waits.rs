@@ -46,6 +46,8 @@ const SENTENCES: &[(&str, &str)] = &[
         "send_under_way",
         "The same words are being sent from here; whether a person typed these is known once that call has ended.",
     ),
+    // What a campaign's job waits for.
+    ("enrolling", "It brings people into a campaign page by page, and goes on in a moment."),
     // What any job may wait for.
     ("stopped", "An emergency stop is in force; it is looked at again every ten minutes."),
     ("record_unavailable", "The database could not be reached, and nothing is sent without it."),

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use chrono::{DateTime, NaiveDate, Utc};
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Bool, Integer, Nullable, Text, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use uuid::Uuid;
@@ -282,18 +282,21 @@ pub async fn wake_waiting(conn: &mut Conn, organization: Uuid, sop: Uuid, code: 
 pub enum Whose<'a> {
     /// Those of these contacts.
     Contacts(&'a [Uuid]),
-    /// All of a plan.
-    Plan(Uuid),
+    /// Of a plan, the oldest of them, up to so many.
+    Plan(Uuid, i64),
+    /// Of one version of a plan, the oldest of them, up to so many.
+    Version(Uuid, i32, i64),
     /// One.
     Enrollment(Uuid),
 }
 
-static END: LazyLock<[String; 3]> = LazyLock::new(|| {
-    ["e.contact_id = ANY($2)", "e.sop_id = ANY($2)", "e.id = ANY($2)"].map(|whose| {
+static END: LazyLock<[String; 4]> = LazyLock::new(|| {
+    let version = "e.sop_id = ANY($2) AND e.version = $5";
+    ["e.contact_id = ANY($2)", "e.sop_id = ANY($2)", version, "e.id = ANY($2)"].map(|whose| {
         format!(
             "WITH whose AS MATERIALIZED ( \
                  SELECT e.id FROM sop_enrollments e WHERE {whose} AND e.organization_id = $1 AND e.finished_at IS NULL \
-                 ORDER BY e.id FOR UPDATE \
+                 ORDER BY e.id LIMIT $4 FOR UPDATE \
              ), ended AS ( \
                  UPDATE sop_enrollments SET state = 'exited', reason = $3, finished_at = campaign_now(), due_at = NULL, \
                      wait_code = NULL, paused_from = NULL \
@@ -310,19 +313,35 @@ static END: LazyLock<[String; 3]> = LazyLock::new(|| {
 
 /// Ends enrollments where they stand, and returns how many. What waits to be sent for them ends at its gate.
 pub async fn end(conn: &mut Conn, organization: Uuid, whose: Whose<'_>, reason: &str) -> Result<i64> {
-    let (text, ids) = match whose {
-        Whose::Contacts(ids) => (&END[0], ids.to_vec()),
-        Whose::Plan(id) => (&END[1], vec![id]),
-        Whose::Enrollment(id) => (&END[2], vec![id]),
+    let (text, ids, version, most) = match whose {
+        Whose::Contacts(ids) => (&END[0], ids.to_vec(), 0, None),
+        Whose::Plan(id, most) => (&END[1], vec![id], 0, Some(most)),
+        Whose::Version(id, version, most) => (&END[2], vec![id], version, Some(most)),
+        Whose::Enrollment(id) => (&END[3], vec![id], 0, None),
     };
     let row = sql_query(text.as_str())
         .bind::<SqlUuid, _>(organization)
         .bind::<Array<SqlUuid>, _>(ids)
         .bind::<Text, _>(reason)
+        .bind::<Nullable<BigInt>, _>(most)
+        .bind::<Integer, _>(version)
         .cached()
         .get_result::<Count>(conn)
         .await?;
     Ok(row.n)
+}
+
+/// Locks all living enrollments of a contact.
+///
+/// Whoever holds one of them and is about to have the others looked at takes all of them first, in the order of their ids, as
+/// [`wake`] does.
+pub async fn lock_of_contact(conn: &mut Conn, contact: Uuid) -> Result<()> {
+    sql_query("SELECT e.id FROM sop_enrollments e WHERE e.contact_id = $1 AND e.finished_at IS NULL ORDER BY e.id FOR UPDATE")
+        .bind::<SqlUuid, _>(contact)
+        .cached()
+        .execute(conn)
+        .await?;
+    Ok(())
 }
 
 /// Notes tags that people of ours took from a contact: given again, they are news.
@@ -371,6 +390,12 @@ pub struct Candidate {
     /// Who answers in its conversation.
     #[diesel(sql_type = Nullable<Text>)]
     pub mode: Option<String>,
+    /// When it wrote last.
+    #[diesel(sql_type = Nullable<diesel::sql_types::Timestamptz>)]
+    pub last_inbound_at: Option<DateTime<Utc>>,
+    /// What it wrote then.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub last_inbound_text: Option<String>,
     /// It wants no more messages.
     #[diesel(sql_type = Bool)]
     pub opted_out: bool,
@@ -402,7 +427,9 @@ pub struct Candidate {
 
 const CANDIDATES: &str = "\
 SELECT k.id, k.account_id, k.wxid, k.kind, k.tags, k.variables, k.source, k.added_at, k.timezone,
-    (SELECT c.mode FROM conversations c WHERE c.account_id = k.account_id AND c.peer_wxid = k.wxid) AS mode,
+    CASE WHEN c.mode = 'human' AND c.mode_until <= clock_timestamp() THEN 'ai' ELSE c.mode END AS mode, c.last_inbound_at,
+    (SELECT m.text FROM messages m WHERE m.conversation_id = c.id AND m.direction = 'in'
+        AND c.last_inbound_at IS NOT NULL ORDER BY m.id DESC LIMIT 1) AS last_inbound_text,
     EXISTS (SELECT FROM opt_outs o WHERE o.organization_id = $1 AND o.wxid = k.wxid) AS opted_out,
     k.suppressed_at IS NOT NULL AS suppressed, k.removed_at IS NOT NULL AS removed,
     a.deleted_at IS NOT NULL AS account_gone,
@@ -410,6 +437,7 @@ SELECT k.id, k.account_id, k.wxid, k.kind, k.tags, k.variables, k.source, k.adde
     COALESCE(was.in_plan, false) AS in_plan, COALESCE(was.in_other_plan, false) AS in_other_plan,
     COALESCE(was.times, 0) AS times, was.ended_at
 FROM contacts k JOIN wechat_accounts a ON a.id = k.account_id
+LEFT JOIN conversations c ON c.account_id = k.account_id AND c.peer_wxid = k.wxid
 LEFT JOIN LATERAL (
     SELECT bool_or(e.finished_at IS NULL AND e.sop_id = $3) AS in_plan,
         bool_or(e.finished_at IS NULL AND e.sop_id <> $3) AS in_other_plan,
@@ -425,7 +453,9 @@ LEFT JOIN LATERAL (
       AND same.wxid = k.wxid
 ) was ON true
 WHERE k.id = ANY($2) AND k.organization_id = $1
-ORDER BY k.id FOR UPDATE OF k";
+ORDER BY k.id";
+
+static LOCKED_CANDIDATES: LazyLock<String> = LazyLock::new(|| format!("{CANDIDATES} FOR UPDATE OF k"));
 
 /// Locks contacts of the organisation, and reads what decides whether a plan takes them. Others are left out.
 pub async fn candidates(
@@ -435,7 +465,29 @@ pub async fn candidates(
     sop: Uuid,
     purpose: Option<&str>,
 ) -> Result<Vec<Candidate>> {
-    Ok(sql_query(CANDIDATES)
+    read_candidates(conn, &LOCKED_CANDIDATES, organization, contacts, sop, purpose).await
+}
+
+/// The same without locking anybody, for whoever only wants to know.
+pub async fn look_at(
+    conn: &mut Conn,
+    organization: Uuid,
+    contacts: &[Uuid],
+    sop: Uuid,
+    purpose: Option<&str>,
+) -> Result<Vec<Candidate>> {
+    read_candidates(conn, CANDIDATES, organization, contacts, sop, purpose).await
+}
+
+async fn read_candidates(
+    conn: &mut Conn,
+    text: &'static str,
+    organization: Uuid,
+    contacts: &[Uuid],
+    sop: Uuid,
+    purpose: Option<&str>,
+) -> Result<Vec<Candidate>> {
+    Ok(sql_query(text)
         .bind::<SqlUuid, _>(organization)
         .bind::<Array<SqlUuid>, _>(contacts)
         .bind::<SqlUuid, _>(sop)
@@ -443,6 +495,33 @@ pub async fn candidates(
         .cached()
         .load(conn)
         .await?)
+}
+
+#[derive(QueryableByName)]
+struct Person {
+    #[diesel(sql_type = Text)]
+    wxid: String,
+}
+
+/// Returns those of these people who are in a plan, under any account. Whoever has locked the plan learns of everybody who came into
+/// it before.
+pub async fn people_in(
+    conn: &mut Conn,
+    organization: Uuid,
+    sop: Uuid,
+    wxids: &[&str],
+) -> Result<Vec<String>> {
+    let rows: Vec<Person> = sql_query(
+        "SELECT k.wxid FROM contacts k JOIN sop_enrollments e ON e.contact_id = k.id AND e.sop_id = $2 AND e.finished_at IS NULL \
+         WHERE k.account_id = ANY(ARRAY(SELECT a.id FROM wechat_accounts a WHERE a.organization_id = $1)) AND k.wxid = ANY($3)",
+    )
+    .bind::<SqlUuid, _>(organization)
+    .bind::<SqlUuid, _>(sop)
+    .bind::<Array<Text>, _>(wxids)
+    .cached()
+    .load(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| row.wxid).collect())
 }
 
 /// Returns the ids of contacts of the organisation with this id in WeChat, under any account.

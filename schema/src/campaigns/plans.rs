@@ -8,6 +8,7 @@ use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::cached::Cache;
 use crate::tables::{ai_workflows, contacts, organizations, sop_enrollments, sop_tasks, wechat_accounts};
 use crate::{Conn, Result};
 
@@ -214,29 +215,6 @@ pub async fn known_contacts(
         .await?)
 }
 
-/// Ends up to `most` of the people who are on their way through a plan, and returns how many. What they wait to be sent ends
-/// at its gate, since their way has ended.
-pub async fn cancel_enrollments(conn: &mut Conn, organization: Uuid, sop: Uuid, most: i64) -> Result<usize> {
-    Ok(sql_query(
-        "WITH mine AS (
-             SELECT id FROM sop_enrollments
-             WHERE sop_id = $2 AND organization_id = $1 AND finished_at IS NULL
-             ORDER BY id
-             LIMIT $3
-             FOR UPDATE
-         )
-         UPDATE sop_enrollments
-         SET state = 'exited', reason = 'canceled', due_at = NULL, wait_code = NULL, finished_at = clock_timestamp()
-         FROM mine
-         WHERE sop_enrollments.id = mine.id",
-    )
-    .bind::<SqlUuid, _>(organization)
-    .bind::<SqlUuid, _>(sop)
-    .bind::<BigInt, _>(most)
-    .execute(conn)
-    .await?)
-}
-
 /// Counts the people who are on their way through a plan, by version.
 pub async fn live_by_version(conn: &mut Conn, organization: Uuid, sop: Uuid) -> Result<Vec<(i32, i64)>> {
     Ok(sop_enrollments::table
@@ -305,4 +283,75 @@ pub async fn reach(conn: &mut Conn, plan: &Plan, kind: &str) -> Result<Vec<Reach
     .bind::<Bool, _>(plan.target_type == "tag")
     .load(conn)
     .await?)
+}
+
+/// A plan whose trigger of time is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, QueryableByName)]
+pub struct Due {
+    /// The plan.
+    #[diesel(sql_type = SqlUuid)]
+    pub id: Uuid,
+    /// The tenant.
+    #[diesel(sql_type = SqlUuid)]
+    pub organization_id: Uuid,
+    /// The version that new people are enrolled in.
+    #[diesel(sql_type = Integer)]
+    pub version: i32,
+    /// The time that was set.
+    #[diesel(sql_type = Timestamptz)]
+    pub fire_at: DateTime<Utc>,
+    /// The clock of campaigns.
+    #[diesel(sql_type = Timestamptz)]
+    pub now: DateTime<Utc>,
+}
+
+#[derive(QueryableByName)]
+struct Flag {
+    #[diesel(sql_type = Bool)]
+    found: bool,
+}
+
+/// Tells whether the time of any plan has come: one index probe.
+pub async fn any_due(conn: &mut Conn) -> Result<bool> {
+    let row = sql_query(
+        "SELECT EXISTS (SELECT FROM sop_tasks WHERE status = 'RUNNING' AND next_trigger_at IS NOT NULL \
+             AND next_trigger_at <= (SELECT campaign_now())) AS found",
+    )
+    .cached()
+    .get_result::<Flag>(conn)
+    .await?;
+    Ok(row.found)
+}
+
+/// Locks plans that run and whose time has come, the oldest first; those that somebody else is busy with are skipped.
+pub async fn take_due(conn: &mut Conn, limit: i64) -> Result<Vec<Due>> {
+    Ok(sql_query(
+        "SELECT id, organization_id, version, next_trigger_at AS fire_at, (SELECT campaign_now()) AS now FROM sop_tasks \
+         WHERE status = 'RUNNING' AND version IS NOT NULL AND next_trigger_at IS NOT NULL \
+           AND next_trigger_at <= (SELECT campaign_now()) \
+         ORDER BY next_trigger_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED",
+    )
+    .bind::<BigInt, _>(limit)
+    .cached()
+    .load(conn)
+    .await?)
+}
+
+/// Writes when the trigger of a plan, which the caller has locked, has fired and fires next.
+pub async fn fired(
+    conn: &mut Conn,
+    id: Uuid,
+    fired_at: Option<DateTime<Utc>>,
+    next: Option<DateTime<Utc>>,
+) -> Result<()> {
+    sql_query(
+        "UPDATE sop_tasks SET triggered_at = COALESCE($2, triggered_at), next_trigger_at = $3 WHERE id = $1",
+    )
+    .bind::<SqlUuid, _>(id)
+    .bind::<Nullable<Timestamptz>, _>(fired_at)
+    .bind::<Nullable<Timestamptz>, _>(next)
+    .cached()
+    .execute(conn)
+    .await?;
+    Ok(())
 }

@@ -13,6 +13,7 @@ use entropy_jobs::conversation::apply::apply;
 use entropy_jobs::incoming::{Event, Message, What};
 use entropy_jobs::job::{Job, JobError};
 use entropy_jobs::kinds::send_message::SendMessage;
+use entropy_jobs::kinds::sop_enroll::SopEnroll;
 use entropy_jobs::kinds::sop_step::SopStep;
 use entropy_jobs::message;
 use entropy_jobs::process::config::Ceilings;
@@ -283,6 +284,10 @@ impl Scene {
     pub(super) async fn attempt(&self, claimed: &Claimed, worker: Uuid) -> Finish {
         let context = self.context(claimed.job_id, claimed.attempt, worker);
         let ended = match claimed.kind.as_str() {
+            "sop_enroll" => {
+                let job: SopEnroll = serde_json::from_value(claimed.args.clone()).expect("args");
+                job.run(&context).await
+            }
             "sop_step" => {
                 let job: SopStep = serde_json::from_value(claimed.args.clone()).expect("args");
                 job.run(&context).await

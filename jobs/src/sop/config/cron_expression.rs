@@ -6,7 +6,7 @@
 
 use std::str::FromStr;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeZone, Utc};
 use chrono_tz::Tz;
 use cron::{Schedule, TimeUnitSpec};
 
@@ -63,8 +63,14 @@ pub fn schedule(text: &str) -> Result<Schedule, NotATrigger> {
 }
 
 /// Returns the first time after a moment, as clocks in a zone show it.
+///
+/// Where clocks show a time twice, the first is meant; a time that they leave out is left out.
 pub fn next(schedule: &Schedule, zone: Tz, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    schedule.after(&after.with_timezone(&zone)).next().map(|at| at.to_utc())
+    schedule
+        .after(&after.with_timezone(&zone))
+        // In the hour that comes twice, the crate offers its times again, and also those before the moment.
+        .find(|at| *at > after && zone.from_local_datetime(&at.naive_local()).earliest().as_ref() == Some(at))
+        .map(|at| at.to_utc())
 }
 
 /// Writes the field of the days of the week by names.
@@ -135,6 +141,22 @@ mod tests {
             monday,
             &["2026-11-23T01:30:00Z", "2026-11-25T01:30:00Z", "2026-11-27T01:30:00Z"],
         );
+    }
+
+    #[test]
+    fn an_hour_that_comes_twice_fires_once_and_one_that_is_left_out_does_not() {
+        let fires = |text: &str, after: &str| {
+            let after = after.parse::<DateTime<Utc>>().expect("a time");
+            next(&schedule(text).expect(text), chrono_tz::America::New_York, after)
+                .expect("fires")
+                .to_string()
+        };
+        // On 2026-11-01 New York has 01:30 at 05:30 UTC and again an hour later.
+        assert_eq!(fires("30 1 * * *", "2026-11-01T04:00:00Z"), "2026-11-01 05:30:00 UTC");
+        assert_eq!(fires("30 1 * * *", "2026-11-01T05:30:00Z"), "2026-11-02 06:30:00 UTC");
+        assert_eq!(fires("30 1 * * *", "2026-11-01T06:10:00Z"), "2026-11-02 06:30:00 UTC");
+        // On 2026-03-08 it has no 02:30.
+        assert_eq!(fires("30 2 * * *", "2026-03-08T00:00:00Z"), "2026-03-09 06:30:00 UTC");
     }
 
     #[test]

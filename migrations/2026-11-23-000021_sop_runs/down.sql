@@ -1,0 +1,2 @@
+DROP TABLE sop_run_contacts;
+DROP TABLE sop_runs;
