@@ -2,10 +2,12 @@
 //!
 //! Over a real Postgres and without processes: what is due is handed out, carried on and sent by the code that the workers run.
 
+mod materials;
 mod moving;
 mod scene;
 mod stopping;
 mod waiting;
 mod whole;
+mod writing;
 
 use scene::Scene;

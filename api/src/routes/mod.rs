@@ -26,6 +26,7 @@ mod enrollments;
 mod job_view;
 mod jobs;
 mod lanes;
+mod material_files;
 mod materials;
 mod media;
 mod message;
@@ -40,6 +41,7 @@ mod sensitive_words;
 mod settings;
 mod sop;
 mod sop_life;
+mod sop_reviews;
 mod sop_step;
 mod sop_tasks;
 mod span;
@@ -104,8 +106,9 @@ const ANSWERING: Answering = (
 type Campaigning = (
     sop_tasks::SopTasks,
     sop_life::SopLife,
+    sop_reviews::SopReviews,
     sop::Sop,
-    materials::Materials,
+    (materials::Materials, material_files::MaterialFiles),
     calendars::Calendars,
     stops::Stops,
 );
@@ -113,8 +116,9 @@ type Campaigning = (
 const CAMPAIGNING: Campaigning = (
     sop_tasks::SopTasks,
     sop_life::SopLife,
+    sop_reviews::SopReviews,
     sop::Sop,
-    materials::Materials,
+    (materials::Materials, material_files::MaterialFiles),
     calendars::Calendars,
     stops::Stops,
 );

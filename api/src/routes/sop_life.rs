@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
 use entropy_jobs::campaign::life::{self, Action, Status};
+use entropy_jobs::campaign::material;
 use entropy_jobs::campaign::surroundings::Held;
 use entropy_jobs::campaign::trigger;
 use entropy_jobs::sop::config::rules::{ApproverRole, AudienceKind};
@@ -148,7 +149,8 @@ impl SopLife {
 
     /// Starts a plan
     ///
-    /// Needs the role agent. Whoever it names enters it now; a trigger of time or an event lets people in from now on.
+    /// Needs the role agent. Whoever it names enters it now; a trigger of time or an event lets people in from now on. 409
+    /// `dead_material` if something that it sends was found to be gone.
     #[oai(path = "/sop-tasks/:id/start", method = "post", operation_id = "start_sop_task")]
     async fn start(
         &self,
@@ -169,6 +171,7 @@ impl SopLife {
                 let detail = "The moment at which the plan was to begin has passed. Choose another one, and have it approved.";
                 return Err(ApiError::conflict("trigger_passed", detail));
             }
+            materials_open(conn, &plan, &origin).await?;
             plan.status = next.as_str().to_owned();
             plan.next_trigger_at = trigger::next_at(&config, now);
             (plan.started_at, plan.updated_at) = (Some(now), now);
@@ -317,6 +320,21 @@ async fn change(
         Ok(Json(view(plan, waiting)))
     })
     .await
+}
+
+/// Refuses to start a plan that sends what cannot be opened, and has everything else that it sends looked at once more.
+async fn materials_open(conn: &mut Conn, plan: &Plan, origin: &Origin) -> Result<(), ApiError> {
+    let Some(version) = plan.version else { return Ok(()) };
+    let dead = material::before_start(conn, plan.organization_id, plan.id, version, &origin.trace_id).await?;
+    if dead.is_empty() {
+        return Ok(());
+    }
+    let detail = format!(
+        "These materials of the plan cannot be opened: {}. Put that right, look at them again with POST \
+         /materials/{{id}}/check, or change the plan.",
+        dead.join(", ")
+    );
+    Err(ApiError::conflict("dead_material", detail))
 }
 
 /// Waits for what is being sent just now, so that nothing begins after the answer.
