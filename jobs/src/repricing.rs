@@ -108,6 +108,7 @@ fn concerns(budget: &Budget, line: &Entry) -> bool {
         "organization" => true,
         "account" => line.wechat_account_id == Some(budget.scope_id),
         "user" => line.user_id == Some(budget.scope_id),
+        "sop" => line.sop_id == Some(budget.scope_id),
         _ => false,
     }
 }

@@ -44,6 +44,8 @@ pub struct Spender {
     pub account_id: Uuid,
     /// The person who asked for it, if one did.
     pub user_id: Option<Uuid>,
+    /// The campaign that it is for.
+    pub sop_id: Option<Uuid>,
 }
 
 /// Whether there was room in the budgets.
@@ -53,7 +55,7 @@ pub enum Reserved {
     Yes,
     /// Not in this one, and nothing was taken. Of several, the one that is open again last.
     Exhausted {
-        /// `organization`, `user` or `account`.
+        /// `organization`, `user`, `account` or `sop`.
         scope: String,
         /// `day` or `month`.
         period: String,
@@ -73,8 +75,10 @@ pub struct Run {
     pub account_id: Uuid,
     /// The person who asked for it, if one did.
     pub user_id: Option<Uuid>,
-    /// The conversation.
-    pub conversation_id: Uuid,
+    /// The conversation, if there is one.
+    pub conversation_id: Option<Uuid>,
+    /// The campaign that it was for.
+    pub sop_id: Option<Uuid>,
     /// The job that writes the lines.
     pub job_id: Uuid,
     /// When it began. The prices of this moment count.
@@ -87,6 +91,7 @@ impl Run {
             organization_id: self.organization_id,
             account_id: Some(self.account_id),
             user_id: self.user_id,
+            sop_id: self.sop_id,
         }
     }
 }
@@ -128,6 +133,7 @@ pub async fn reserve_at(
         organization_id: organization,
         account_id: Some(spender.account_id),
         user_id: spender.user_id,
+        sop_id: spender.sop_id,
     };
     conn.transaction(async |conn| {
         let opened = budgets::share(conn, organization).await?;
@@ -279,7 +285,7 @@ pub async fn book_tally(conn: &mut Conn, tally: &Tally<'_>) -> Result<(Entry, bo
         &prices,
         zone,
     );
-    let whose = Whose { organization_id, account_id: tally.account_id, user_id: tally.user_id };
+    let whose = Whose { organization_id, account_id: tally.account_id, user_id: tally.user_id, sop_id: None };
     let written = enter(conn, &opened, zone, &whose, None, at, std::slice::from_ref(&entry)).await?;
     if written == 0 {
         let standing = costs::entry(conn, organization_id, tally.request_id).await?;
@@ -372,7 +378,9 @@ pub async fn set_budget(conn: &mut Conn, budget: &Budget) -> Result<(Option<Budg
             let (from, to) =
                 (calendar::begins(starts_on, zone), calendar::ends(&kept.period, starts_on, zone));
             let only = |scope: &str| (kept.scope == scope).then_some(kept.scope_id);
-            let spent = costs::spent(conn, organization, only("account"), only("user"), from, to).await?;
+            let spent =
+                costs::spent(conn, organization, only("account"), only("user"), only("sop"), from, to)
+                    .await?;
             let first =
                 Move { budget_id: kept.id, starts_on, spent, reserved: BigDecimal::zero(), creates: true };
             budgets::apply(conn, &[first]).await?;
@@ -406,11 +414,14 @@ async fn alert(conn: &mut Conn, standing: &Standing, threshold: u32, severity: S
     let money = |amount: &BigDecimal| amount.normalized().to_plain_string();
     let whose = match budget.scope.as_str() {
         "organization" => "the organisation".to_owned(),
+        "sop" => format!("the campaign {}", budget.scope_id),
         scope => format!("the {scope} {}", budget.scope_id),
     };
     let period = if budget.period == "month" { "monthly" } else { "daily" };
     let (limit, spent, reserved) = (money(&budget.limit_yuan), money(spent_yuan), money(reserved_yuan));
-    let said = if threshold == 100 {
+    let said = if threshold == 100 && budget.scope == "sop" {
+        "is used up, so its own texts are sent until it begins anew or is raised".to_owned()
+    } else if threshold == 100 {
         "is used up, so people answer until it begins anew or is raised".to_owned()
     } else {
         format!("is used to {threshold} %")
@@ -532,7 +543,8 @@ fn blank(run: &Run) -> Entry {
         wechat_account_id: Some(run.account_id),
         job_id: run.job_id,
         run_id: Some(run.run_id),
-        conversation_id: Some(run.conversation_id),
+        conversation_id: run.conversation_id,
+        sop_id: run.sop_id,
         occurred_at: Some(run.occurred_at),
         ..empty()
     }
@@ -564,5 +576,6 @@ fn empty() -> Entry {
         estimated: false,
         corrects: None,
         occurred_at: None,
+        sop_id: None,
     }
 }

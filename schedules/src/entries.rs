@@ -5,6 +5,7 @@ use std::str::FromStr;
 use chrono::{DateTime, TimeZone, Utc};
 use chrono_tz::Tz;
 use entropy_jobs::enqueue::{NewJob, Options, new_job};
+use entropy_jobs::kinds::check_calendars::CheckCalendars;
 use entropy_jobs::kinds::check_silence::CheckSilence;
 use entropy_jobs::kinds::each_account::{EachAccount, Work};
 use entropy_jobs::kinds::expire_keys::ExpireKeys;
@@ -84,6 +85,11 @@ pub fn entries() -> Vec<Entry> {
         // into an index.
         Entry::new("settle_runs", "20 */10 * * * *", Tz::UTC, Skip, |options| {
             new_job(&SettleRuns {}, options)
+        }),
+        // Next year's holidays are published in November, and somebody has to write them down before they are needed. A day
+        // without a look is made good by the next.
+        Entry::new("check_calendars", "0 10 9 * * *", Tz::Asia__Shanghai, Skip, |options| {
+            new_job(&CheckCalendars {}, options)
         }),
         // An alarm is as good as it is early.
         Entry::new("check_silence", "45 */5 * * * *", Tz::UTC, Skip, |options| {

@@ -21,9 +21,9 @@ pub struct NewRun<'a> {
     pub organization_id: Uuid,
     /// The account.
     pub account_id: Uuid,
-    /// The chat.
+    /// The chat; all zeros: a campaign writes to somebody with whom there is none yet.
     pub conversation_id: Uuid,
-    /// The turn.
+    /// The turn; of a campaign's text, the enrollment.
     pub turn_id: Uuid,
     /// Which run of the turn.
     pub run: i16,
@@ -37,17 +37,19 @@ pub struct NewRun<'a> {
     pub chat_id: &'a str,
     /// Whose budget it counts into.
     pub user_id: Option<Uuid>,
+    /// The campaign for which it writes, and the step.
+    pub campaign: Option<(Uuid, &'a str)>,
 }
 
 /// Writes a call down as `calling`, and returns its row.
 pub async fn begin(conn: &mut Conn, run: &NewRun<'_>) -> Result<Run> {
     Ok(sql_query(
         "INSERT INTO ai_runs (id, organization_id, account_id, conversation_id, turn_id, run, workflow_id, key_hash, \
-             job_id, chat_id, user_id, state, started_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'calling', clock_timestamp()) \
+             job_id, chat_id, user_id, sop_id, step_id, state, started_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'calling', clock_timestamp()) \
          RETURNING id, organization_id, account_id, conversation_id, turn_id, run, workflow_id, key_hash, job_id, \
              chat_id, user_id, state, error_class, error_code, error_message, answer, outcome, started_at, finished_at, \
-             points",
+             points, sop_id, step_id",
     )
     .bind::<SqlUuid, _>(run.id)
     .bind::<SqlUuid, _>(run.organization_id)
@@ -60,6 +62,8 @@ pub async fn begin(conn: &mut Conn, run: &NewRun<'_>) -> Result<Run> {
     .bind::<SqlUuid, _>(run.job_id)
     .bind::<Text, _>(run.chat_id)
     .bind::<Nullable<SqlUuid>, _>(run.user_id)
+    .bind::<Nullable<SqlUuid>, _>(run.campaign.map(|(sop, _)| sop))
+    .bind::<Nullable<Text>, _>(run.campaign.map(|(_, step)| step))
     .cached()
     .get_result(conn)
     .await?)
@@ -81,9 +85,9 @@ pub struct Run {
     pub organization_id: Uuid,
     /// The account.
     pub account_id: Uuid,
-    /// The chat.
+    /// The chat; all zeros: a campaign writes to somebody with whom there is none yet.
     pub conversation_id: Uuid,
-    /// The turn.
+    /// The turn; of a campaign's text, the enrollment.
     pub turn_id: Uuid,
     /// Which run of the turn.
     pub run: i16,
@@ -115,6 +119,17 @@ pub struct Run {
     pub finished_at: Option<DateTime<Utc>>,
     /// The provider's points.
     pub points: Option<BigDecimal>,
+    /// The campaign for which it wrote.
+    pub sop_id: Option<Uuid>,
+    /// The step of the campaign.
+    pub step_id: Option<String>,
+}
+
+impl Run {
+    /// Returns the chat, if there is one.
+    pub fn conversation(&self) -> Option<Uuid> {
+        (!self.conversation_id.is_nil()).then_some(self.conversation_id)
+    }
 }
 
 /// Returns the calls that a job has made for a turn, oldest first.
@@ -126,6 +141,34 @@ pub async fn of_job(conn: &mut Conn, turn: Uuid, job: Uuid) -> Result<Vec<Run>> 
         .select(Run::as_select())
         .load(conn)
         .await?)
+}
+
+/// Returns how often a step of an enrollment was written by a model, without calls that surely did not run.
+pub async fn of_step(conn: &mut Conn, enrollment: Uuid, step: &str) -> Result<i64> {
+    Ok(ai_runs::table
+        .filter(ai_runs::turn_id.eq(enrollment).and(ai_runs::step_id.eq(step)))
+        .filter(ai_runs::state.ne("failed").or(ai_runs::error_class.eq("failed")))
+        .count()
+        .get_result(conn)
+        .await?)
+}
+
+/// Returns what the models of an enrollment have cost so far, in yuan.
+pub async fn spent_for(conn: &mut Conn, organization: Uuid, enrollment: Uuid) -> Result<BigDecimal> {
+    #[derive(QueryableByName)]
+    struct Spent {
+        #[diesel(sql_type = Numeric)]
+        spent: BigDecimal,
+    }
+    let row: Spent = sql_query(
+        "SELECT coalesce(sum(l.calculated_cost), 0) AS spent FROM ai_runs r JOIN cost_ledgers l ON l.run_id = r.id \
+         WHERE r.turn_id = $1 AND r.sop_id IS NOT NULL AND l.organization_id = $2",
+    )
+    .bind::<SqlUuid, _>(enrollment)
+    .bind::<SqlUuid, _>(organization)
+    .get_result(conn)
+    .await?;
+    Ok(row.spent)
 }
 
 /// How a call ended.
@@ -183,7 +226,7 @@ pub async fn take_unknown(conn: &mut Conn, youngest: i32, oldest: i32, limit: i6
          WHERE r.id = taken.id \
          RETURNING r.id, r.organization_id, r.account_id, r.conversation_id, r.turn_id, r.run, r.workflow_id, \
              r.key_hash, r.job_id, r.chat_id, r.user_id, r.state, r.error_class, r.error_code, r.error_message, \
-             r.answer, r.outcome, r.started_at, r.finished_at, r.points",
+             r.answer, r.outcome, r.started_at, r.finished_at, r.points, r.sop_id, r.step_id",
     )
     .bind::<Integer, _>(youngest)
     .bind::<Integer, _>(oldest)

@@ -140,7 +140,8 @@ const RESERVE: &str = "\
 WITH applicable AS (
     SELECT b.id, b.scope, b.period, b.limit_yuan, CASE b.period WHEN 'day' THEN $5 ELSE $6 END AS starts_on
     FROM budgets b WHERE b.organization_id = $1 AND ((b.scope = 'organization' AND b.scope_id = $1)
-        OR (b.scope = 'account' AND b.scope_id = $2) OR (b.scope = 'user' AND b.scope_id = $3))
+        OR (b.scope = 'account' AND b.scope_id = $2) OR (b.scope = 'user' AND b.scope_id = $3)
+        OR (b.scope = 'sop' AND b.scope_id = $9))
 ), taken AS (
     INSERT INTO budget_periods AS p (budget_id, starts_on, reserved_yuan)
     SELECT id, starts_on, $7 FROM applicable WHERE limit_yuan > 0 AND $7 <= limit_yuan ORDER BY id
@@ -165,6 +166,8 @@ pub struct Whose {
     pub account_id: Option<Uuid>,
     /// The user.
     pub user_id: Option<Uuid>,
+    /// The campaign.
+    pub sop_id: Option<Uuid>,
 }
 
 /// Takes room for a run in every budget that concerns it. Unless all of the budgets that come back had room, the caller
@@ -186,6 +189,7 @@ pub async fn reserve(
         .bind::<Date, _>(periods.month)
         .bind::<Numeric, _>(amount)
         .bind::<BigInt, _>(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX).min(MAX_TTL_MS))
+        .bind::<Nullable<SqlUuid>, _>(whose.sop_id)
         .cached()
         .load(conn)
         .await?)
@@ -340,11 +344,13 @@ pub async fn concerning(conn: &mut Conn, whose: &Whose) -> Result<Vec<Budget>> {
     Ok(sql_query(
         "SELECT b.id, b.organization_id, b.scope, b.scope_id, b.period, b.limit_yuan, b.updated_by, b.updated_at \
          FROM budgets b WHERE b.organization_id = $1 AND ((b.scope = 'organization' AND b.scope_id = $1)
-            OR (b.scope = 'account' AND b.scope_id = $2) OR (b.scope = 'user' AND b.scope_id = $3)) ORDER BY b.id",
+            OR (b.scope = 'account' AND b.scope_id = $2) OR (b.scope = 'user' AND b.scope_id = $3) \
+            OR (b.scope = 'sop' AND b.scope_id = $4)) ORDER BY b.id",
     )
     .bind::<SqlUuid, _>(whose.organization_id)
     .bind::<Nullable<SqlUuid>, _>(whose.account_id)
     .bind::<Nullable<SqlUuid>, _>(whose.user_id)
+    .bind::<Nullable<SqlUuid>, _>(whose.sop_id)
     .cached()
     .load(conn)
     .await?)

@@ -195,6 +195,8 @@ pub struct Entry {
     pub corrects: Option<Uuid>,
     /// When it was run.
     pub occurred_at: Option<DateTime<Utc>>,
+    /// The campaign it was run for.
+    pub sop_id: Option<Uuid>,
 }
 
 impl Entry {
@@ -383,6 +385,7 @@ pub async fn spent(
     organization: Uuid,
     account: Option<Uuid>,
     user: Option<Uuid>,
+    sop: Option<Uuid>,
     from: DateTime<Utc>,
     to: DateTime<Utc>,
 ) -> Result<BigDecimal> {
@@ -390,7 +393,8 @@ pub async fn spent(
         "SELECT coalesce(sum(l.calculated_cost), 0) AS spent FROM cost_ledgers l
          WHERE l.organization_id = $1 AND l.id >= $2
             AND coalesce(l.occurred_at, l.created_at) >= $3 AND coalesce(l.occurred_at, l.created_at) < $4
-            AND ($5 IS NULL OR l.wechat_account_id = $5) AND ($6 IS NULL OR l.user_id = $6)",
+            AND ($5 IS NULL OR l.wechat_account_id = $5) AND ($6 IS NULL OR l.user_id = $6)
+            AND ($7 IS NULL OR l.sop_id = $7)",
     )
     .bind::<SqlUuid, _>(organization)
     .bind::<SqlUuid, _>(first_written(from))
@@ -398,6 +402,7 @@ pub async fn spent(
     .bind::<Timestamptz, _>(to)
     .bind::<Nullable<SqlUuid>, _>(account)
     .bind::<Nullable<SqlUuid>, _>(user)
+    .bind::<Nullable<SqlUuid>, _>(sop)
     .get_result(conn)
     .await?;
     Ok(sum.spent)
@@ -494,6 +499,8 @@ pub enum GroupBy {
     Account,
     /// The conversation.
     Conversation,
+    /// The campaign.
+    Sop,
 }
 
 /// What a group cost.
@@ -535,6 +542,7 @@ pub async fn grouped(
         GroupBy::User => "l.user_id::text",
         GroupBy::Account => "l.wechat_account_id::text",
         GroupBy::Conversation => "l.conversation_id::text",
+        GroupBy::Sop => "l.sop_id::text",
     };
     // Of two lines that cancel each other, neither is a request; a line that took the place of another is one.
     let statement = format!(

@@ -88,7 +88,7 @@ pub struct Askable {
     /// A machine may answer now.
     #[diesel(sql_type = Bool)]
     pub is_ai: bool,
-    /// A machine answers for the account.
+    /// A machine answers for the account, and nothing has stopped it.
     #[diesel(sql_type = Bool)]
     pub enabled: bool,
     /// No machine writes to this contact.
@@ -101,7 +101,9 @@ pub async fn askable(conn: &mut Conn, organization: Uuid, ids: &[Uuid]) -> Resul
     Ok(sql_query(
         "SELECT c.id, c.account_id, c.mode_epoch, \
              c.mode = 'ai' OR (c.mode = 'human' AND coalesce(c.mode_until <= clock_timestamp(), false)) AS is_ai, \
-             coalesce(ai.enabled AND ai.workflow_id IS NOT NULL, false) AND a.deleted_at IS NULL AS enabled, \
+             coalesce(ai.enabled AND ai.workflow_id IS NOT NULL, false) AND a.deleted_at IS NULL \
+                 AND NOT EXISTS (SELECT FROM stops x WHERE x.organization_id = c.organization_id AND x.scope = 'ai') \
+                 AS enabled, \
              k.suppressed_at IS NOT NULL OR k.removed_at IS NOT NULL OR EXISTS (SELECT FROM opt_outs o \
                  WHERE o.organization_id = c.organization_id AND o.wxid = c.peer_wxid) AS stopped \
          FROM conversations c JOIN wechat_accounts a ON a.id = c.account_id \
@@ -254,6 +256,9 @@ pub struct Facts {
     /// The chat was told that a machine answers, and that message was sent.
     #[diesel(sql_type = Bool)]
     pub disclosed: bool,
+    /// An emergency stop of the AI is in force.
+    #[diesel(sql_type = Bool)]
+    pub ai_stopped: bool,
 }
 
 /// Reads what else speaks for or against an answer.
@@ -275,7 +280,10 @@ pub async fn facts(
                  WHERE c.kind = 'group' AND g.account_id = c.account_id AND g.group_wxid = c.peer_wxid AND g.wxid = $3), \
                  (SELECT s.nickname FROM contacts s WHERE s.account_id = c.account_id AND s.wxid = $3), '') AS name, \
              c.disclosed_at IS NOT NULL AND EXISTS (SELECT FROM turns t WHERE t.conversation_id = c.id \
-                 AND t.answered_at >= c.disclosed_at) AS disclosed \
+                 AND t.answered_at >= c.disclosed_at) \
+                 OR EXISTS (SELECT FROM sop_steps s WHERE s.contact_id = c.contact_id AND s.sent_at IS NOT NULL \
+                     AND s.state = 'sent' AND s.run_id IS NOT NULL AND s.fallback_code IS NULL) AS disclosed, \
+             EXISTS (SELECT FROM stops x WHERE x.organization_id = c.organization_id AND x.scope = 'ai') AS ai_stopped \
          FROM conversations c JOIN wechat_accounts a ON a.id = c.account_id \
              LEFT JOIN contacts k ON k.id = c.contact_id \
          WHERE c.id = $1 AND c.organization_id = $2",
@@ -372,6 +380,26 @@ pub async fn unanswered(
     .bind::<SqlUuid, _>(conversation)
     .bind::<SqlUuid, _>(organization)
     .bind::<Text, _>(sender)
+    .load(conn)
+    .await?;
+    said.reverse();
+    Ok(said)
+}
+
+/// Returns what was said last in a chat, by whomever, oldest first.
+pub async fn recent(
+    conn: &mut Conn,
+    organization: Uuid,
+    conversation: Uuid,
+    limit: i64,
+) -> Result<Vec<Said>> {
+    let mut said: Vec<Said> = sql_query(format!(
+        "{SAID} WHERE m.conversation_id = $1 AND m.organization_id = $2 AND m.recalled_at IS NULL \
+         ORDER BY m.id DESC LIMIT $3"
+    ))
+    .bind::<SqlUuid, _>(conversation)
+    .bind::<SqlUuid, _>(organization)
+    .bind::<diesel::sql_types::BigInt, _>(limit)
     .load(conn)
     .await?;
     said.reverse();

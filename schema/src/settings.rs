@@ -273,6 +273,17 @@ pub async fn workflow(conn: &mut Conn, organization: Uuid, id: Uuid) -> Result<O
         .optional()?)
 }
 
+/// Returns the workflow of the organisation that has this alias.
+pub async fn workflow_named(conn: &mut Conn, organization: Uuid, alias: &str) -> Result<Option<Workflow>> {
+    Ok(ai_workflows::table
+        .filter(ai_workflows::organization_id.eq(organization).and(ai_workflows::deleted_at.is_null()))
+        .filter(ai_workflows::alias.eq(alias))
+        .select(Workflow::as_select())
+        .first(conn)
+        .await
+        .optional()?)
+}
+
 /// Returns the organisation's workflows, newest first, older than `before`.
 pub async fn workflows(
     conn: &mut Conn,

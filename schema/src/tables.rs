@@ -52,6 +52,8 @@ diesel::table! {
         finished_at -> Nullable<Timestamptz>,
         points -> Nullable<Numeric>,
         looked_up_at -> Nullable<Timestamptz>,
+        sop_id -> Nullable<Uuid>,
+        step_id -> Nullable<Text>,
     }
 }
 
@@ -303,6 +305,7 @@ diesel::table! {
         estimated -> Bool,
         corrects -> Nullable<Uuid>,
         occurred_at -> Nullable<Timestamptz>,
+        sop_id -> Nullable<Uuid>,
     }
 }
 
@@ -733,6 +736,8 @@ diesel::table! {
         decided_by -> Nullable<Uuid>,
         sent_at -> Nullable<Timestamptz>,
         finished_at -> Nullable<Timestamptz>,
+        written_at -> Nullable<Timestamptz>,
+        fallback_code -> Nullable<Text>,
     }
 }
 

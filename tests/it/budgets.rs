@@ -88,14 +88,15 @@ pub(crate) fn run_of(spender: &Spender, run_id: Uuid, occurred_at: DateTime<Utc>
         organization_id: spender.organization_id,
         account_id: spender.account_id,
         user_id: spender.user_id,
-        conversation_id: Uuid::nil(),
+        sop_id: spender.sop_id,
+        conversation_id: None,
         job_id: Uuid::nil(),
         occurred_at,
     }
 }
 
 fn spender(book: &Book) -> Spender {
-    Spender { organization_id: book.organization, account_id: Uuid::now_v7(), user_id: None }
+    Spender { organization_id: book.organization, account_id: Uuid::now_v7(), user_id: None, sop_id: None }
 }
 
 /// How a budget stands in the period of a moment.
@@ -182,6 +183,7 @@ async fn two_hundred_at_once_never_overrun_any_budget() {
                 organization_id: book.organization,
                 account_id: accounts[random.usize(..3)],
                 user_id: [None, Some(users[0]), Some(users[1])][random.usize(..3)],
+                sop_id: None,
             };
             let reserved = random.i64(1..1_500);
             let fate = match random.u8(..4) {

@@ -2,6 +2,7 @@
 //!
 //! Over a real Postgres and without processes: what is due is handed out, carried on and sent by the code that the workers run.
 
+mod materials;
 mod moving;
 mod scene;
 mod starting;
@@ -9,5 +10,6 @@ mod stopping;
 mod triggers;
 mod waiting;
 mod whole;
+mod writing;
 
 use scene::Scene;

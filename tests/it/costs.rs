@@ -17,7 +17,7 @@ fn at(text: &str) -> DateTime<Utc> {
 }
 
 fn spender(book: &Book) -> Spender {
-    Spender { organization_id: book.organization, account_id: Uuid::now_v7(), user_id: None }
+    Spender { organization_id: book.organization, account_id: Uuid::now_v7(), user_id: None, sop_id: None }
 }
 
 async fn lines(book: &Book, run: &Run) -> Vec<Entry> {
@@ -113,7 +113,7 @@ async fn the_ledger_agrees_with_a_table_worked_out_by_hand() {
     let together: BigDecimal =
         ["0.007606", "0.003806", "0.002206", "0.007606", "0.0197389321"].map(yuan).into_iter().sum();
     let (from, to) = (at("2026-11-01T00:00:00Z"), at("2026-12-01T00:00:00Z"));
-    let spent = costs::spent(&mut conn, book.organization, None, None, from, to).await.expect("a sum");
+    let spent = costs::spent(&mut conn, book.organization, None, None, None, from, to).await.expect("a sum");
     assert_eq!(spent, together);
 }
 

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use diesel_async::SimpleAsyncConnection;
 use serde_json::{Value, json};
 
 use crate::harness::client::{Account, Client};
@@ -241,4 +242,44 @@ async fn whoever_takes_over_at_any_moment_of_an_answer_has_the_conversation_for_
     assert_eq!(scene.platform.number(answered).await, 0, "every run came to its end and was booked");
     let unsettled = "SELECT count(*) AS n FROM budget_reservations";
     assert_eq!(scene.platform.number(unsettled).await, 0);
+}
+
+/// At these moments the AI is stopped: how many of the answer's two messages may still arrive.
+const STOPS: &[(&str, usize)] = &[
+    ("reply.locked", 0),
+    ("reply.committed", 0),
+    ("reply.concluded", 0),
+    ("gate.locked", 0),
+    ("gate.committed", 1),
+];
+
+#[tokio::test]
+async fn whoever_stops_the_ai_at_any_moment_of_an_answer_hears_no_more_of_it() {
+    let scene = Scene::set().await;
+    for (number, (step, said)) in STOPS.iter().enumerate() {
+        let customer = format!("wxid_stop_{number}");
+        let held = scene.holds.join(format!("{step}.held"));
+        fs::write(scene.holds.join(step), "1").expect("asked for");
+        scene.write(&customer, "在吗").await;
+        eventually(&format!("the worker stands at {step}"), SOON, async || held.exists()).await;
+        let stop = {
+            let admin = scene.admin.clone();
+            tokio::spawn(async move {
+                admin.post("/stop", json!({"scope": "ai", "reason": "说错话了"})).await
+            })
+        };
+        // Its answer waits for a gate that is open just now; the stop itself is in force before that.
+        let stands = "SELECT count(*) AS n FROM stops";
+        eventually("the stop stands", SOON, async || scene.platform.number(stands).await == 1).await;
+        fs::remove_file(&held).expect("goes on");
+        stop.await.expect("no panic").expect(200);
+        scene.platform.idle(SOON).await;
+        let heard = scene.received(&customer).await;
+        assert!(heard <= *said, "{step}: the AI said {heard}, and may have said {said}");
+        let late = "SELECT count(*) AS n FROM jobs WHERE kind = 'ai_reply' AND final_state IS NULL";
+        assert_eq!(scene.platform.number(late).await, 0, "{step}: nobody goes on asking");
+        let conn = &mut scene.platform.db.conn().await.expect("a connection");
+        SimpleAsyncConnection::batch_execute(conn, "DELETE FROM stops").await.expect("lifted");
+    }
+    scene.answered("wxid_after_the_stops").await;
 }

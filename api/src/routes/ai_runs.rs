@@ -20,8 +20,16 @@ use crate::problem::ApiError;
 struct RunView {
     id: Uuid,
     account_id: Uuid,
-    conversation_id: Uuid,
-    turn_id: Uuid,
+    /// Null: a campaign writes to somebody with whom there is none yet.
+    conversation_id: Option<Uuid>,
+    /// Null for a text of a campaign.
+    turn_id: Option<Uuid>,
+    /// The campaign for which it wrote.
+    sop_id: Option<Uuid>,
+    /// Of a campaign: whose way through it.
+    enrollment_id: Option<Uuid>,
+    /// Of a campaign: the step.
+    step_id: Option<String>,
     /// Which run of the turn; the second is for what the customer wrote during the first.
     run: i16,
     workflow_id: Uuid,
@@ -30,7 +38,8 @@ struct RunView {
     chat_id: String,
     /// `calling`, `answered`, `failed` or `unknown`.
     state: String,
-    /// What became of the answer: `sent`, `drafted`, `superseded`, `dropped` or `handed_off`.
+    /// What became of the answer: `sent`, `drafted`, `superseded`, `dropped` or `handed_off`; of a campaign's text
+    /// `written`, `held_for_review`, `fallback` or `dropped`.
     outcome: Option<String>,
     /// What the model wrote. Null for viewers.
     answer: Option<String>,
@@ -86,8 +95,11 @@ fn view(run: Run, texts: bool) -> RunView {
     RunView {
         id: run.id,
         account_id: run.account_id,
-        conversation_id: run.conversation_id,
-        turn_id: run.turn_id,
+        conversation_id: run.conversation(),
+        turn_id: run.sop_id.is_none().then_some(run.turn_id),
+        enrollment_id: run.sop_id.map(|_| run.turn_id),
+        sop_id: run.sop_id,
+        step_id: run.step_id,
         run: run.run,
         workflow_id: run.workflow_id,
         job_id: run.job_id,

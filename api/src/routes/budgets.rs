@@ -4,6 +4,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use diesel_async::AsyncConnection;
 use entropy_jobs::{calendar, spending};
 use entropy_schema::budgets::{self, Budget, Standing};
+use entropy_schema::campaigns::plans;
 use entropy_schema::{Conn, accounts, settings, users};
 use poem::web::Data;
 use poem_openapi::param::Path;
@@ -36,6 +37,8 @@ enum BudgetScope {
     User,
     /// Runs for an account.
     Account,
+    /// Runs for a plan of a campaign.
+    Sop,
 }
 
 impl BudgetScope {
@@ -44,6 +47,7 @@ impl BudgetScope {
             BudgetScope::Organization => "organization",
             BudgetScope::User => "user",
             BudgetScope::Account => "account",
+            BudgetScope::Sop => "sop",
         }
     }
 }
@@ -72,7 +76,7 @@ impl BudgetPeriod {
 #[oai(deny_unknown_fields)]
 struct PutBudget {
     scope: BudgetScope,
-    /// The user's or account's id; not for the scope `organization`.
+    /// The user's, account's or plan's id; not for the scope `organization`.
     scope_id: Option<Uuid>,
     period: BudgetPeriod,
     /// Yuan, such as `"12.50"`; `"0"`: nothing may be spent.
@@ -83,7 +87,7 @@ struct PutBudget {
 #[derive(Debug, Object)]
 struct BudgetView {
     id: Uuid,
-    /// `organization`, `user` or `account`.
+    /// `organization`, `user`, `account` or `sop`.
     scope: String,
     scope_id: Uuid,
     /// `day` or `month`.
@@ -137,7 +141,7 @@ impl Budgets {
     ///
     /// Needs the role manager. A scope has one budget per day and one per month; the same scope and period again changes its
     /// limit. In force for the next run: a run reserves the most it may cost in every budget that concerns it, and without
-    /// room in each of them a person answers. What was spent in the present period before counts.
+    /// room in each of them a person answers, or the plan's own text is sent. What was spent in the present period before counts.
     #[oai(path = "/budgets", method = "put", operation_id = "put_budget")]
     async fn put(
         &self,
@@ -232,6 +236,11 @@ async fn scope_id(
                 return Ok(id);
             }
             Err(super::accounts::account_not_found())
+        }
+        (BudgetScope::Sop, id) => {
+            let id = id.ok_or_else(missing)?;
+            let plan = plans::get(conn, caller.organization_id, id).await?;
+            plan.map(|plan| plan.id).ok_or_else(super::sop_tasks::plan_not_found)
         }
         (BudgetScope::User, id) => {
             let id = id.ok_or_else(missing)?;

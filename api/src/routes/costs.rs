@@ -47,6 +47,8 @@ struct LedgerView {
     user_id: Option<Uuid>,
     wechat_account_id: Option<Uuid>,
     conversation_id: Option<Uuid>,
+    /// The plan of the campaign that it was run for.
+    sop_id: Option<Uuid>,
     /// The job that wrote this line.
     job_id: Uuid,
     model_name: String,
@@ -113,6 +115,8 @@ enum CostGrouping {
     User,
     Account,
     Conversation,
+    /// The plan of a campaign.
+    Sop,
 }
 
 impl From<CostGrouping> for GroupBy {
@@ -123,6 +127,7 @@ impl From<CostGrouping> for GroupBy {
             CostGrouping::User => GroupBy::User,
             CostGrouping::Account => GroupBy::Account,
             CostGrouping::Conversation => GroupBy::Conversation,
+            CostGrouping::Sop => GroupBy::Sop,
         }
     }
 }
@@ -298,7 +303,8 @@ impl Costs {
         };
         let groups =
             costs::grouped(&mut conn, caller.organization_id, &bounds, group_by.into(), MOST_GROUPS).await?;
-        let total = costs::spent(&mut conn, caller.organization_id, None, None, range.from, range.to).await?;
+        let total =
+            costs::spent(&mut conn, caller.organization_id, None, None, None, range.from, range.to).await?;
         let mut items: Vec<CostView> = groups
             .into_iter()
             .map(|group| CostView {
@@ -341,6 +347,7 @@ fn ledger_view(line: Line) -> LedgerView {
         user_id: entry.user_id,
         wechat_account_id: entry.wechat_account_id,
         conversation_id: entry.conversation_id,
+        sop_id: entry.sop_id,
         job_id: entry.job_id,
         model_name: entry.model_name,
         input_tokens: sign * entry.input_tokens,

@@ -151,7 +151,8 @@ impl Drafts {
     ///
     /// Needs the role agent. As it is, or with other words, which are checked for words that must not be said. 409 if
     /// somebody has decided (`already_decided`), its time has passed (`draft_expired`), or the conversation has moved on
-    /// (`conversation_moved_on`): the customer wrote more, a person took over, the AI was switched off.
+    /// (`conversation_moved_on`): the customer wrote more, a person took over, the AI was switched off; or if the AI is stopped
+    /// (`ai_stopped`).
     #[oai(path = "/drafts/:id/approve", method = "post", operation_id = "approve_draft")]
     async fn approve(
         &self,
@@ -269,6 +270,11 @@ async fn approve(
     else {
         return Err(moved_on());
     };
+    if facts.ai_stopped {
+        let detail =
+            "An emergency stop of the AI is in force. Lift it first, or answer this customer yourself.";
+        return Err(ApiError::conflict("ai_stopped", detail));
+    }
     if !at_hand.is_wanted() || !chosen.is_some_and(|chosen| chosen.enabled) {
         return Err(moved_on());
     }

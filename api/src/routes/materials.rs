@@ -4,9 +4,11 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use diesel_async::AsyncConnection;
+use entropy_jobs::campaign::material::check;
 use entropy_jobs::message::Message;
 use entropy_schema::Conn;
 use entropy_schema::campaigns::materials::{self, Material, Revision};
+use entropy_schema::record::enqueue::enqueue;
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
@@ -23,7 +25,6 @@ use crate::auth::role::Role;
 use crate::http::body::Body;
 use crate::http::origin::Origin;
 use crate::http::text::Text;
-use crate::http::upload::{self, FileBody};
 use crate::page::{Ask, Page};
 use crate::problem::{ApiError, FieldProblem};
 
@@ -37,7 +38,7 @@ const GOOD_FOR: TimeDelta = TimeDelta::minutes(10);
 /// What a material is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 #[oai(rename_all = "snake_case")]
-enum MaterialKind {
+pub(super) enum MaterialKind {
     /// A picture.
     Image,
     /// A file.
@@ -49,7 +50,7 @@ enum MaterialKind {
 }
 
 impl MaterialKind {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             MaterialKind::Image => "image",
             MaterialKind::File => "file",
@@ -58,7 +59,7 @@ impl MaterialKind {
         }
     }
 
-    fn of(stored: &str) -> MaterialKind {
+    pub(super) fn of(stored: &str) -> MaterialKind {
         match stored {
             "file" => MaterialKind::File,
             "link" => MaterialKind::Link,
@@ -101,7 +102,7 @@ struct ApproveMaterial {
 
 /// A material.
 #[derive(Debug, Object)]
-struct MaterialView {
+pub(super) struct MaterialView {
     id: Uuid,
     key: String,
     kind: MaterialKind,
@@ -128,7 +129,7 @@ struct MaterialView {
 
 /// A revision of a material.
 #[derive(Debug, Object)]
-struct MaterialRevision {
+pub(super) struct MaterialRevision {
     revision: i32,
     /// Its fields, in the form of a message; without `url` if a file was uploaded.
     content: Value,
@@ -326,61 +327,6 @@ impl Materials {
         .await
     }
 
-    /// Uploads a picture or file
-    ///
-    /// Needs the role agent. The body is the file itself. Makes a new revision, which needs an approval. 413 over `MAX_FILE_SIZE`;
-    /// 422 `file_refused` for programs, pages, and what is no picture where a picture belongs.
-    #[oai(path = "/materials/:id/file", method = "put", operation_id = "upload_material")]
-    async fn upload(
-        &self,
-        state: Data<&AppState>,
-        caller: Caller,
-        origin: Origin,
-        id: Path<Uuid>,
-        /// Of a file: the name that the recipient sees, 1 to 255 characters; the name of before, or the material's, if not given.
-        name: Query<Option<String>>,
-        body: FileBody,
-    ) -> Result<Json<MaterialView>, ApiError> {
-        caller.require(Role::Agent)?;
-        let now = state.now().await;
-        let mut conn = state.db.conn().await?;
-        let known = materials::get(&mut conn, caller.organization_id, id.0).await?;
-        let known = known.ok_or_else(material_not_found)?;
-        // Nothing is held while a file comes in.
-        drop(conn);
-        let kind = MaterialKind::of(&known.kind);
-        if !matches!(kind, MaterialKind::Image | MaterialKind::File) {
-            let detail = "Only pictures and files are uploaded. Change this material with `content` instead.";
-            return Err(ApiError::conflict("not_a_file", detail));
-        }
-        let name = name.0.map(|name| file_name(name.trim()).map(str::to_owned)).transpose()?;
-        let kept = upload::keep(&state.store, body.0, caller.organization_id, kind.as_str(), now).await?;
-        let mut conn = state.db.conn().await?;
-        conn.transaction(async |conn| {
-            let mut material = lock(conn, &caller, id.0).await?;
-            let old =
-                materials::revision(conn, caller.organization_id, material.id, material.revision).await?;
-            let content = match kind {
-                MaterialKind::File => {
-                    let before = old.as_ref().and_then(|old| old.content["name"].as_str()).map(str::to_owned);
-                    let own = || format!("{}.{}", cleaned(&material.name), kept.found.extension);
-                    json!({"kind": "file", "name": name.or(before).unwrap_or_else(own)})
-                }
-                _ => json!({"kind": "image"}),
-            };
-            let put = Put {
-                content,
-                path: Some(kept.path),
-                media_type: Some(kept.found.media_type.to_owned()),
-                bytes: i64::try_from(kept.bytes).ok(),
-            };
-            let revision = revise(conn, &caller, &mut material, put, now).await?;
-            note("material.upload", &material).write(conn, &caller, &origin).await?;
-            Ok(Json(view(material, Some(&revision))))
-        })
-        .await
-    }
-
     /// Approves a revision of a material
     ///
     /// Needs the role manager. Plans that are submitted from now on pin it.
@@ -396,23 +342,28 @@ impl Materials {
         caller.require(Role::Manager)?;
         let (revision, now) = (body.0.revision, state.now().await);
         let mut conn = state.db.conn().await?;
-        conn.transaction(async |conn| {
-            let mut material = lock(conn, &caller, id.0).await?;
-            let organization = caller.organization_id;
-            if materials::revision(conn, organization, material.id, revision).await?.is_none() {
-                let message = format!("must be a revision of the material: 1 to {}", material.revision);
-                return Err(ApiError::field("revision", "out_of_range", message));
-            }
-            if materials::approve(conn, organization, material.id, revision, caller.id, now).await? {
-                material.approved_revision = material.approved_revision.max(Some(revision));
-                material.updated_at = now;
-                materials::update(conn, &material).await?;
-                note("material.approve", &material).write(conn, &caller, &origin).await?;
-            }
-            let newest = materials::revision(conn, organization, material.id, material.revision).await?;
-            Ok(Json(view(material, newest.as_ref())))
-        })
-        .await
+        let approved = conn
+            .transaction(async |conn| {
+                let mut material = lock(conn, &caller, id.0).await?;
+                let organization = caller.organization_id;
+                if materials::revision(conn, organization, material.id, revision).await?.is_none() {
+                    let message = format!("must be a revision of the material: 1 to {}", material.revision);
+                    return Err(ApiError::field("revision", "out_of_range", message));
+                }
+                if materials::approve(conn, organization, material.id, revision, caller.id, now).await? {
+                    material.approved_revision = material.approved_revision.max(Some(revision));
+                    material.updated_at = now;
+                    materials::update(conn, &material).await?;
+                    note("material.approve", &material).write(conn, &caller, &origin).await?;
+                    // What it links to is known before a plan begins that sends it.
+                    enqueue(conn, &[check(organization, material.id, revision, &origin.trace_id)]).await?;
+                }
+                let newest = materials::revision(conn, organization, material.id, material.revision).await?;
+                Ok(Json(view(material, newest.as_ref())))
+            })
+            .await?;
+        state.waker.wake();
+        Ok(approved)
     }
 
     /// Removes a material
@@ -449,11 +400,11 @@ impl Materials {
 }
 
 /// What is put into a material.
-struct Put {
-    content: Value,
-    path: Option<String>,
-    media_type: Option<String>,
-    bytes: Option<i64>,
+pub(super) struct Put {
+    pub(super) content: Value,
+    pub(super) path: Option<String>,
+    pub(super) media_type: Option<String>,
+    pub(super) bytes: Option<i64>,
 }
 
 impl Put {
@@ -463,7 +414,7 @@ impl Put {
 }
 
 /// Makes the next revision of a material that the caller holds.
-async fn revise(
+pub(super) async fn revise(
     conn: &mut Conn,
     caller: &Caller,
     material: &mut Material,
@@ -518,29 +469,11 @@ fn is_key(key: &str) -> bool {
         && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
-fn file_name(name: &str) -> Result<&str, ApiError> {
-    let fits = (1..=255).contains(&name.chars().count())
-        && !name.chars().any(|c| c.is_control() || "/\\".contains(c))
-        && name != "."
-        && name != "..";
-    if fits {
-        Ok(name)
-    } else {
-        let message = "must be a file's name of 1 to 255 characters, without / and \\";
-        Err(ApiError::field("name", "bad_file_name", message))
-    }
-}
-
-/// A material's name as part of a file's.
-fn cleaned(name: &str) -> String {
-    name.chars().map(|c| if "/\\".contains(c) { '_' } else { c }).collect()
-}
-
-async fn lock(conn: &mut Conn, caller: &Caller, id: Uuid) -> Result<Material, ApiError> {
+pub(super) async fn lock(conn: &mut Conn, caller: &Caller, id: Uuid) -> Result<Material, ApiError> {
     materials::lock(conn, caller.organization_id, id).await?.ok_or_else(material_not_found)
 }
 
-fn material_not_found() -> ApiError {
+pub(super) fn material_not_found() -> ApiError {
     ApiError::not_found("material_not_found", "Your organisation has no such material.")
 }
 
@@ -554,7 +487,7 @@ fn taken(error: entropy_schema::Error) -> ApiError {
     }
 }
 
-fn note(action: &'static str, material: &Material) -> Note {
+pub(super) fn note(action: &'static str, material: &Material) -> Note {
     Note::new(action, "material", material.id).after(json!({
         "key": material.key,
         "kind": material.kind,
@@ -564,7 +497,7 @@ fn note(action: &'static str, material: &Material) -> Note {
     }))
 }
 
-fn view(material: Material, newest: Option<&Revision>) -> MaterialView {
+pub(super) fn view(material: Material, newest: Option<&Revision>) -> MaterialView {
     MaterialView {
         id: material.id,
         key: material.key,
@@ -597,14 +530,5 @@ mod tests {
         for bad in ["", "1a", "_a", "A", "a-b", "大纲", &format!("{longest}a")] {
             assert!(!is_key(bad), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_file_has_a_name_and_no_path() {
-        assert!(file_name("报价单.pdf").is_ok());
-        for bad in ["", "..", "a/b", "a\\b", "a\nb", &"名".repeat(256)] {
-            assert!(file_name(bad).is_err(), "{bad}");
-        }
-        assert_eq!(cleaned("a/b"), "a_b");
     }
 }

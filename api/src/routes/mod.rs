@@ -26,6 +26,7 @@ mod enrollments;
 mod job_view;
 mod jobs;
 mod lanes;
+mod material_files;
 mod materials;
 mod media;
 mod message;
@@ -40,6 +41,7 @@ mod sensitive_words;
 mod settings;
 mod sop;
 mod sop_life;
+mod sop_reviews;
 mod sop_runs;
 mod sop_step;
 mod sop_tasks;
@@ -107,8 +109,9 @@ type Campaigning = (
     sop_tasks::SopTasks,
     sop_life::SopLife,
     sop_runs::SopRuns,
+    sop_reviews::SopReviews,
     sop::Sop,
-    materials::Materials,
+    (materials::Materials, material_files::MaterialFiles),
     calendars::Calendars,
     stops::Stops,
 );
@@ -117,8 +120,9 @@ const CAMPAIGNING: Campaigning = (
     sop_tasks::SopTasks,
     sop_life::SopLife,
     sop_runs::SopRuns,
+    sop_reviews::SopReviews,
     sop::Sop,
-    materials::Materials,
+    (materials::Materials, material_files::MaterialFiles),
     calendars::Calendars,
     stops::Stops,
 );

@@ -9,7 +9,7 @@ use entropy_jobs::campaign::life::{self, Action};
 use entropy_jobs::campaign::plan;
 use entropy_jobs::campaign::run::{self, Begins};
 use entropy_jobs::campaign::succession::{self, How};
-use entropy_jobs::campaign::{clock, trigger};
+use entropy_jobs::campaign::{clock, material, trigger};
 use entropy_jobs::sop::config::WorkflowConfig;
 use entropy_jobs::sop::config::trigger::Trigger;
 use entropy_schema::Conn;
@@ -246,6 +246,7 @@ impl SopRuns {
                     let detail = "The moment at which the plan was to begin has passed. Choose another one, and have it approved.";
                     return Err(ApiError::conflict("trigger_passed", detail));
                 }
+                materials_open(conn, &plan, &origin).await?;
                 if audience::is_taken_at_once(&config) {
                     let people = checked_audience(conn, &plan, config.clone(), expected).await?;
                     if let (Trigger::Manual {}, Some(version)) = (&config.trigger, plan.version) {
@@ -430,4 +431,19 @@ mod tests {
             assert!(is_far_from(count, expected), "{count} {expected}");
         }
     }
+}
+
+/// Refuses to start a plan that sends what cannot be opened, and has everything else that it sends looked at once more.
+async fn materials_open(conn: &mut Conn, plan: &Plan, origin: &Origin) -> Result<(), ApiError> {
+    let Some(version) = plan.version else { return Ok(()) };
+    let dead = material::before_start(conn, plan.organization_id, plan.id, version, &origin.trace_id).await?;
+    if dead.is_empty() {
+        return Ok(());
+    }
+    let detail = format!(
+        "These materials of the plan cannot be opened: {}. Put that right, look at them again with POST \
+         /materials/{{id}}/check, or change the plan.",
+        dead.join(", ")
+    );
+    Err(ApiError::conflict("dead_material", detail))
 }

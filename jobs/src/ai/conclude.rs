@@ -105,6 +105,7 @@ async fn answered_within(conn: &mut Conn, ctx: &Context, run: &Run, answer: &Ans
     let verdict = match (unwanted, &settings, &facts) {
         (Some(Unwanted::Superseded), ..) => Verdict::Superseded,
         (Some(Unwanted::Dropped), ..) => Verdict::Dropped,
+        (None, _, Some(facts)) if facts.ai_stopped => Verdict::Off("ai_stopped"),
         (None, Some(chosen), Some(facts)) if chosen.enabled && !facts.opted_out && !facts.suppressed => {
             let words = ctx.services.words.of(conn, run.organization_id).await?;
             judge(answer, chosen, &words)
@@ -424,7 +425,7 @@ pub(super) async fn given_up(conn: &mut Conn, run: &Run) -> Result<(), Error> {
 }
 
 /// Books what was reserved: nobody knows better.
-async fn estimate(conn: &mut Conn, run: &Run) -> Result<(), Error> {
+pub(crate) async fn estimate(conn: &mut Conn, run: &Run) -> Result<(), Error> {
     let workflow = settings::workflow(conn, run.organization_id, run.workflow_id).await?;
     match workflow {
         Some(workflow) => spending::book_estimate(conn, &spent(run), &workflow.reserve_yuan).await,
@@ -466,13 +467,14 @@ async fn wait_or_hand_off(
 }
 
 /// Says whose run it was, for the ledger.
-pub(super) fn spent(run: &Run) -> spending::Run {
+pub(crate) fn spent(run: &Run) -> spending::Run {
     spending::Run {
         run_id: run.id,
         organization_id: run.organization_id,
         account_id: run.account_id,
         user_id: run.user_id,
-        conversation_id: run.conversation_id,
+        conversation_id: run.conversation(),
+        sop_id: run.sop_id,
         job_id: run.job_id,
         occurred_at: run.started_at,
     }

@@ -13,6 +13,9 @@ const QUESTION_CHARS: usize = 8_000;
 /// Characters of what was said while people answered.
 const MEANWHILE_CHARS: usize = 500;
 
+/// Characters of what was said last, for a model that is to write first.
+const RECENT_CHARS: usize = 1_500;
+
 /// Characters of a quoted message.
 const QUOTE_CHARS: usize = 200;
 
@@ -63,6 +66,46 @@ pub fn question(question: Question<'_>, media: impl Fn(&Said) -> Option<Part>) -
     let mut parts = vec![Part::Text(notes.join("\n"))];
     parts.append(&mut attached);
     Some(parts)
+}
+
+/// Puts together what a model is asked that is to write first. `said`: what was said last, oldest first.
+pub fn request(instruction: &str, most_chars: Option<u32>, said: &[Said]) -> Vec<Part> {
+    let most = most_chars.map(|chars| format!("，不超过 {chars} 个字")).unwrap_or_default();
+    let instruction = cut(instruction.trim(), 2_000);
+    let mut asked = format!("{NOTE}：请按以下要求主动给客户写一条消息，只写消息本身{most}：{instruction}]");
+    let mut lines = Vec::new();
+    for said in said {
+        let who = match said.origin.as_str() {
+            "customer" => "客户",
+            "ai" => "你",
+            "sop" => "运营消息",
+            _ => "人工",
+        };
+        if let Some(text) = readable(said) {
+            lines.push(format!("{who}：{}", cut(&text, QUOTE_CHARS)));
+        }
+    }
+    let kept = newest(&lines, RECENT_CHARS);
+    if !kept.is_empty() {
+        asked.push_str("\n最近的对话：\n");
+        asked.push_str(&kept);
+    }
+    vec![Part::Text(asked)]
+}
+
+/// Returns the last of some lines that fit into so many characters: the newest matters most.
+fn newest(lines: &[String], chars: usize) -> String {
+    let mut kept = Vec::new();
+    let mut length = 0;
+    for line in lines.iter().rev() {
+        length += line.chars().count() + 1;
+        if length > chars {
+            break;
+        }
+        kept.push(line.as_str());
+    }
+    kept.reverse();
+    kept.join("\n")
 }
 
 /// Returns a message as one reads it; none: there is nothing to read.
@@ -135,20 +178,10 @@ fn told(meanwhile: &Meanwhile) -> Option<String> {
             lines.push(format!("{who}：{}", cut(&text, 200)));
         }
     }
-    // The newest matters most.
-    let mut kept = Vec::new();
-    let mut length = 0;
-    for line in lines.iter().rev() {
-        length += line.chars().count() + 1;
-        if length > MEANWHILE_CHARS {
-            break;
-        }
-        kept.push(line.as_str());
-    }
-    kept.reverse();
+    let kept = newest(&lines, MEANWHILE_CHARS);
     if !kept.is_empty() {
         told.push_str("期间的对话：\n");
-        told.push_str(&kept.join("\n"));
+        told.push_str(&kept);
         told.push('\n');
     }
     Some(format!("{NOTE}：{told}请接着以上情况回复，不要重复人工说过的话]"))
@@ -293,6 +326,21 @@ mod tests {
         assert_eq!(question(nothing, |_| None), None);
         let text = asked(Question { instruction: Some("提醒客户明天到期"), ..nothing });
         assert_eq!(text, "[系统提示：请按以下要求回复客户：提醒客户明天到期]\n（客户暂时没有新消息）");
+    }
+
+    #[test]
+    fn who_writes_first_is_told_what_was_said_last() {
+        let said = [customer("多少钱？"), said("ai", "text", "四千元", Value::Null)];
+        let parts = request("提醒{客户}试听", Some(80), &said);
+        let [Part::Text(text)] = parts.as_slice() else { panic!("{parts:?}") };
+        assert_eq!(
+            text,
+            "[系统提示：请按以下要求主动给客户写一条消息，只写消息本身，不超过 80 个字：提醒{客户}试听]\n最近的对话：\n\
+             客户：多少钱？\n你：四千元"
+        );
+        let alone =
+            [Part::Text("[系统提示：请按以下要求主动给客户写一条消息，只写消息本身：问候]".to_owned())];
+        assert_eq!(request(" 问候 ", None, &[]), alone);
     }
 
     #[test]

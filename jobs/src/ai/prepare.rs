@@ -44,13 +44,13 @@ pub(super) const MAX_MISSES: usize = 2;
 
 /// What became of an answer that was found after its run had been given up: nothing, and the run counts as one that went
 /// wrong.
-pub(super) const LATE: &str = "late";
+pub(crate) const LATE: &str = "late";
 
 /// How long until it is looked again whether a picture has come.
 const LOOK_FOR_MEDIA: Duration = Duration::from_secs(1);
 
 /// What is kept of a reservation beside the time that a call may take: for what becomes of it.
-const SETTLED_WITHIN: Duration = Duration::from_secs(300);
+pub(crate) const SETTLED_WITHIN: Duration = Duration::from_secs(300);
 
 /// What the look at the record came to.
 pub(crate) enum Prepared {
@@ -256,11 +256,13 @@ async fn begin(conn: &mut Conn, ctx: &Context, job: &AiReply, ready: &Ready) -> 
         job_id: ctx.job_id,
         chat_id: &chat_id,
         user_id,
+        campaign: None,
     };
     // Budgets come last: their rows are the ones that all conversations of an organisation share.
     replies::set_turn(conn, turn.id, "replying", None).await?;
     let run = ai_runs::begin(conn, &new).await?;
-    let spender = Spender { organization_id: organization, account_id: chat.account_id, user_id };
+    let spender =
+        Spender { organization_id: organization, account_id: chat.account_id, user_id, sop_id: None };
     let reserved =
         spending::reserve(conn, &spender, run_id, &workflow.reserve_yuan, timeout + SETTLED_WITHIN).await?;
     if let Reserved::Exhausted { scope, period, resets_at } = reserved {
@@ -351,6 +353,9 @@ fn wanted(
     if facts.removed {
         return Err(("contact_removed", "the contact is none any more"));
     }
+    if facts.ai_stopped {
+        return Err(("ai_stopped", "an emergency stop of the AI is in force"));
+    }
     match (chosen, workflow) {
         (Some(chosen), Some(workflow)) if chosen.enabled => Ok(workflow),
         _ => Err(("ai_disabled", "nobody answers by machine for this account")),
@@ -368,7 +373,7 @@ pub(super) fn missed(run: &Run) -> bool {
 }
 
 /// Opens the workflow's key.
-pub(super) fn open_key(ctx: &Context, workflow: &Workflow) -> Option<crate::secret::Secret> {
+pub(crate) fn open_key(ctx: &Context, workflow: &Workflow) -> Option<crate::secret::Secret> {
     let context = settings::key_context(workflow.organization_id);
     let opened = ctx.services.vault.as_ref().map(|vault| vault.open(&workflow.api_key, &context));
     match opened {
@@ -416,7 +421,7 @@ pub(super) fn taken_over() -> JobError {
     cancel(TAKEN_OVER.0, TAKEN_OVER.1)
 }
 
-pub(super) fn cancel(code: &str, message: &str) -> JobError {
+pub(crate) fn cancel(code: &str, message: &str) -> JobError {
     JobError::Cancel(Failure::new(code, message))
 }
 

@@ -331,7 +331,7 @@ pub fn split(text: &str) -> Parts {
             parts.push(rest.to_owned());
             return Parts { parts, cut: false };
         }
-        let end = end_of_part(rest);
+        let end = end_of_part(rest, PART_CHARS);
         parts.push(rest[..end].trim_end().to_owned());
         rest = rest[end..].trim_start();
         if last {
@@ -341,12 +341,21 @@ pub fn split(text: &str) -> Parts {
     Parts { parts, cut: false }
 }
 
-/// Returns where the first message of a text ends that is too long for one, in bytes. Never 0.
-fn end_of_part(text: &str) -> usize {
-    let fits = text.char_indices().nth(PART_CHARS).map_or(text.len(), |(at, _)| at);
+/// Cuts a text to at most so many characters, at the end of a sentence if there is one. What is behind is not said.
+pub fn shorten(text: &str, chars: usize) -> &str {
+    let text = text.trim();
+    match text.chars().nth(chars) {
+        None => text,
+        Some(_) => text[..end_of_part(text, chars.max(1))].trim_end(),
+    }
+}
+
+/// Returns where the first message of a text ends that is longer than so many characters, in bytes. Never 0.
+fn end_of_part(text: &str, chars: usize) -> usize {
+    let fits = text.char_indices().nth(chars).map_or(text.len(), |(at, _)| at);
     let head = &text[..fits];
     // A message of a few words before a long one reads badly.
-    let least = text.char_indices().nth(PART_CHARS / 4).map_or(0, |(at, _)| at);
+    let least = text.char_indices().nth(chars / 4).map_or(0, |(at, _)| at);
     let after = |at: usize| at + head[at..].chars().next().map_or(0, char::len_utf8);
     let behind = |ends: &[char]| head.rfind(ends).map(after).filter(|end| *end >= least);
     head.rfind("\n\n")
@@ -399,6 +408,19 @@ mod tests {
             ("👨‍👩‍👧 全家福", "👨‍👩‍👧 全家福"),
         ] {
             assert_eq!(plain(written), read, "{written:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_shortened_at_the_end_of_a_sentence() {
+        for (written, chars, read) in [
+            ("您好！", 10, "您好！"),
+            ("您好！明天上午九点上课，请准时参加。记得带书。", 20, "您好！明天上午九点上课，请准时参加。"),
+            ("一二三四五六七八", 5, "一二三四五"),
+            ("  好的  ", 2, "好的"),
+            ("好", 0, "好"),
+        ] {
+            assert_eq!(shorten(written, chars), read, "{written:?}");
         }
     }
 

@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use super::decide::{Decided, Held, Moves, Outcome, decide};
 use super::events;
-use super::send;
 use super::situation::Situation;
+use super::{review, send, write};
 use crate::conversation::mode;
 use crate::services::Context;
 
@@ -101,7 +101,9 @@ async fn look(conn: &mut Conn, ctx: &Context, id: Uuid, held: Held) -> Result<Lo
         Some(job) => steps::send_job(conn, job).await?,
         None => None,
     };
-    let mut situation = Situation::new(enrollment, &facts, &plan);
+    let words = ctx.services.words.of(conn, organization).await?;
+    let links = ctx.services.links.clone();
+    let mut situation = Situation::new(enrollment, &facts, &plan).to_speak(words, links);
     let mut decided = decide(&situation, current.as_ref(), job.as_ref());
     if matches!(decided, Decided::Count) {
         situation.count(conn, true).await?;
@@ -122,7 +124,7 @@ async fn write(
     outcome: Outcome,
 ) -> Result<Advanced> {
     let Outcome { mut enrollment, mut steps, moves } = outcome;
-    let Moves { send, add_tags, remove_tags, hand_off } = moves;
+    let Moves { send, write, review, add_tags, remove_tags, hand_off } = moves;
     let mut given = Vec::new();
     if !add_tags.is_empty() || !remove_tags.is_empty() {
         let contact = contacts::lock(conn, enrollment.organization_id, enrollment.contact_id).await?;
@@ -142,9 +144,12 @@ async fn write(
     if let (Some((reason, note)), Some(chat)) = (hand_off, situation.facts.conversation_id) {
         mode::hand_off(conn, enrollment.organization_id, chat, reason, &note).await?;
     }
+    let job = match send {
+        Some(outgoing) => Some(send::job(ctx, situation, &enrollment, outgoing)),
+        None => write.then(|| write::job(ctx, &enrollment)),
+    };
     let mut enqueued = false;
-    if let Some(message) = send {
-        let job = send::job(ctx, situation, &enrollment, message);
+    if let Some(job) = job {
         match enqueue(conn, std::slice::from_ref(&job)).await?.first() {
             Some(Enqueued::Created(id)) => {
                 enqueued = true;
@@ -152,7 +157,7 @@ async fn write(
                     step.job_id = Some(*id);
                 }
             }
-            // The job of an earlier try is about to end at its gate.
+            // The job of an earlier try is about to end.
             _ => {
                 steps.pop();
                 enrollment.wait_code = Some("sending".to_owned());
@@ -166,6 +171,9 @@ async fn write(
         // After it: whoever has just left this plan is free for another.
         let (plans, organization) = (&ctx.services.plans, enrollment.organization_id);
         events::tagged(conn, plans, organization, enrollment.contact_id, &given, enrollment.sop_id).await?;
+    }
+    if review {
+        review::tell(conn, &enrollment).await?;
     }
     Ok(said(&enrollment, enqueued))
 }

@@ -5,25 +5,18 @@ use entropy_schema::campaigns::enrollments::Enrollment;
 use entropy_schema::campaigns::steps::{SendJob, Step as Row};
 use serde_json::Value;
 
-use super::checks::{Asker, Verdict, may_send};
 use super::rules;
-use super::send::{self, Rendered};
+use super::send::Outgoing;
+use super::settled::{Sent, settled};
 use super::situation::Situation;
 use crate::calendar::day_of;
-use crate::message::Message;
 use crate::sop::config::key::Next;
 use crate::sop::config::rules::StopAction;
-use crate::sop::config::step::{OnMissingVariable, Step, WaitReply};
+use crate::sop::config::step::{Step, WaitReply};
 use crate::sop::{moment, split};
 
 /// Steps of one run: more than any plan has. No plan has a cycle.
 const MOST_STEPS: usize = 300;
-
-/// When a message that waits in its account's lane is looked at, should its end go unnoticed.
-const LOOK_AT_WAITING: TimeDelta = TimeDelta::minutes(10);
-
-/// The same for a message that has passed its gate.
-const LOOK_AT_SENDING: TimeDelta = TimeDelta::seconds(20);
 
 /// What is locked beside the enrollment, or must be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -62,7 +55,11 @@ impl Held {
 #[derive(Debug, Clone, Default)]
 pub struct Moves {
     /// This is sent; the last of the steps is its own.
-    pub send: Option<Message>,
+    pub send: Option<Outgoing>,
+    /// A model is asked for the text of the last of the steps.
+    pub write: bool,
+    /// The text of the last of the steps waits for a person.
+    pub review: bool,
     /// The contact is given these.
     pub add_tags: Vec<String>,
     /// These are taken from it.
@@ -112,21 +109,24 @@ pub fn decide(situation: &Situation<'_>, current: Option<&Row>, job: Option<&Sen
         tags: situation.facts.tags.clone(),
         steps: Vec::new(),
         moves: Moves::default(),
+        current: None,
     };
     walk.run(current, job)
 }
 
 /// An enrollment under way.
-struct Walk<'a> {
-    situation: &'a Situation<'a>,
-    enrollment: Enrollment,
+pub(super) struct Walk<'a> {
+    pub(super) situation: &'a Situation<'a>,
+    pub(super) enrollment: Enrollment,
     tags: Vec<String>,
     steps: Vec<Row>,
-    moves: Moves,
+    pub(super) moves: Moves,
+    /// What was on record of the step at which it stands: a text that was written for it goes along.
+    pub(super) current: Option<Row>,
 }
 
 /// What a step leads to.
-enum Then {
+pub(super) enum Then {
     /// On to there, where it is due at this moment.
     On(Next, DateTime<Utc>),
     /// It stays; everything is said.
@@ -135,7 +135,7 @@ enum Then {
     Count,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
     fn run(mut self, current: Option<&Row>, job: Option<&SendJob>) -> Decided {
         let (now, plan) = (self.situation.now, self.situation.plan);
         match self.situation.facts.plan_status.as_str() {
@@ -162,6 +162,7 @@ impl Walk<'_> {
                 Step::Send(_) | Step::AiSend(_) => self.settled(row.as_mut(), job.as_ref()),
                 _ => Sent::No,
             };
+            self.current = row.clone();
             if let Sent::Under(until, code) = sent {
                 if !self.stop(step, row.as_ref()) {
                     self.wait(until, code);
@@ -180,7 +181,7 @@ impl Walk<'_> {
             }
             let then = match sent {
                 Sent::Over(at) => Then::On(next_of(step), at),
-                _ => self.not_due(step).unwrap_or_else(|| self.step(step, row.as_ref())),
+                _ => self.not_due(step).unwrap_or_else(|| self.step(step, row.as_ref(), job.as_ref())),
             };
             match then {
                 Then::On(next, due) => {
@@ -238,8 +239,9 @@ impl Walk<'_> {
     }
 
     /// Writes what became of the step at which it stands.
-    fn note(&mut self, step: &Step, state: &str, reason: Option<&str>) -> &mut Row {
+    pub(super) fn note(&mut self, step: &Step, state: &str, reason: Option<&str>) -> &mut Row {
         let now = self.situation.now;
+        let written = self.current.as_ref().filter(|row| step.sends() && row.step_id == step.id().as_str());
         let over = matches!(state, "done" | "skipped" | "failed" | "sent" | "unknown" | "canceled");
         let enrollment = &self.enrollment;
         let row = Row {
@@ -256,12 +258,14 @@ impl Walk<'_> {
             planned_at: enrollment.planned_at.unwrap_or(now),
             next_try_at: None,
             job_id: None,
-            text: None,
-            run_id: None,
+            text: written.and_then(|row| row.text.clone()),
+            run_id: written.and_then(|row| row.run_id),
             review_until: None,
-            decided_by: None,
+            decided_by: written.and_then(|row| row.decided_by),
             sent_at: None,
             finished_at: over.then_some(now),
+            written_at: written.and_then(|row| row.written_at),
+            fallback_code: written.and_then(|row| row.fallback_code.clone()),
         };
         self.steps.push(row);
         let last = self.steps.len() - 1;
@@ -269,7 +273,7 @@ impl Walk<'_> {
     }
 
     /// It waits until a moment, and no longer than its deadline.
-    fn wait(&mut self, until: DateTime<Utc>, code: &str) {
+    pub(super) fn wait(&mut self, until: DateTime<Utc>, code: &str) {
         let until = self.enrollment.deadline_at.map_or(until, |deadline| until.min(deadline));
         self.enrollment.state = "waiting".to_owned();
         self.enrollment.wait_code = Some(code.to_owned());
@@ -289,7 +293,7 @@ impl Walk<'_> {
         self.finish("completed", None, outcome);
     }
 
-    fn exit(&mut self, reason: &str, outcome: Option<&str>) {
+    pub(super) fn exit(&mut self, reason: &str, outcome: Option<&str>) {
         self.finish("exited", Some(reason), outcome);
     }
 
@@ -359,7 +363,7 @@ impl Walk<'_> {
     }
 
     /// Everything known, with what this run has changed of it.
-    fn as_it_stands(&self) -> Situation<'_> {
+    pub(super) fn as_it_stands(&self) -> Situation<'a> {
         Situation {
             now: self.situation.now,
             enrollment: self.enrollment.clone(),
@@ -368,14 +372,16 @@ impl Walk<'_> {
             calendar: self.situation.calendar.clone(),
             counts: self.situation.counts,
             tags: Some(self.tags.clone()),
+            words: self.situation.words.clone(),
+            links: self.situation.links.clone(),
         }
     }
 
-    fn step(&mut self, step: &Step, row: Option<&Row>) -> Then {
+    fn step(&mut self, step: &Step, row: Option<&Row>, job: Option<&SendJob>) -> Then {
         let now = self.situation.now;
         let planned = self.enrollment.planned_at.unwrap_or(now);
         match step {
-            Step::Send(_) | Step::AiSend(_) => self.send(step, planned),
+            Step::Send(_) | Step::AiSend(_) => self.say(step, job),
             Step::Wait(wait) => {
                 let end = match row {
                     Some(row) => Some(row.planned_at),
@@ -472,150 +478,35 @@ impl Walk<'_> {
         Some(Then::Stay)
     }
 
-    /// A message is due.
-    fn send(&mut self, step: &Step, planned: DateTime<Utc>) -> Then {
-        let situation = self.as_it_stands();
-        if situation.counts.is_none() {
-            return Then::Count;
-        }
-        let now = situation.now;
-        let by_model = matches!(step, Step::AiSend(_));
-        let verdict = may_send(&situation, Asker::Step, by_model, planned);
-        match verdict {
-            Verdict::Send => {}
-            Verdict::NotYet { until, code, moves } => {
-                if moves {
-                    self.moved(step, until);
-                }
-                let row = self.note(step, "deferred", Some(code));
-                row.next_try_at = Some(until);
-                self.wait(until, code);
-                return Then::Stay;
-            }
-            Verdict::Skip { code } => {
-                self.note(step, "skipped", Some(code));
-                return Then::On(next_of(step), now);
-            }
-            Verdict::Exit { code } => {
-                self.note(step, "skipped", Some(code));
-                self.exit(code, None);
-                return Then::Stay;
-            }
-        }
-        let rendered = send::render(&situation, step);
-        match rendered {
-            Rendered::Message(message) => {
-                let text = message.readable().to_owned();
-                let row = self.note(step, "due", None);
-                row.text = Some(text);
-                self.moves.send = Some(*message);
-                self.wait(now + LOOK_AT_WAITING, "sending");
-                Then::Stay
-            }
-            Rendered::Not { code, exits } => {
-                self.note(step, "skipped", Some(code));
-                if exits == OnMissingVariable::Exit {
-                    self.exit(code, None);
-                    return Then::Stay;
-                }
-                Then::On(next_of(step), now)
-            }
-        }
-    }
-
     /// The plan itself has moved a message: it is due then. If it is the first, the plan's days count from there.
-    fn moved(&mut self, step: &Step, until: DateTime<Utc>) {
+    pub(super) fn moved(&mut self, step: &Step, until: DateTime<Utc>) {
         self.enrollment.planned_at = Some(until);
         if self.enrollment.sent == 0 && *step.id() == self.situation.plan.config.entry {
             self.enrollment.start_day = Some(moment::start_day(until, self.situation.zone()));
         }
     }
 
-    /// Reads what became of the step's message, and notes it where nobody has.
+    /// Reads what became of the step's message, notes it where nobody has, and counts it.
     fn settled(&mut self, row: Option<&mut Row>, job: Option<&SendJob>) -> Sent {
         let Some(row) = row else { return Sent::No };
-        let now = self.situation.now;
-        if matches!(row.state.as_str(), "due" | "sending") {
-            let Some((state, reason, left)) = end_of(row, job) else {
-                let look = if row.state == "due" { LOOK_AT_WAITING } else { LOOK_AT_SENDING };
-                return Sent::Under(now + look, "sending");
-            };
-            row.state = state.to_owned();
-            row.reason = reason.clone();
-            row.finished_at = Some(now);
-            if !left {
-                row.sent_at = None;
-            }
-            if state == "planned" {
-                (row.job_id, row.finished_at) = (None, None);
-            }
+        let (sent, changed) = settled(row, job, self.situation.now);
+        if changed {
             self.steps.push(row.clone());
         }
-        let reason = row.reason.clone().unwrap_or_default();
         match row.state.as_str() {
             "sent" => {
                 self.enrollment.sent += 1;
                 self.enrollment.failures = 0;
-                Sent::Over(row.sent_at.unwrap_or(now))
             }
-            "unknown" => Sent::Over(row.sent_at.unwrap_or(now)),
-            "failed" => {
-                self.enrollment.failures += 1;
-                Sent::Over(now)
-            }
-            "skipped" | "canceled" => match reason.as_str() {
-                "opted_out" => Sent::Never("opted_out"),
-                "contact_removed" => Sent::Never("contact_removed"),
-                "contact_suppressed" => Sent::Never("contact_suppressed"),
-                "account_deleted" => Sent::Never("account_removed"),
-                _ => Sent::Over(now),
-            },
-            _ => {
-                // It is asked anew, so what was written of it just now is written over.
-                self.steps.retain(|other| other.step_id != row.step_id);
-                Sent::No
-            }
+            "failed" => self.enrollment.failures += 1,
+            _ => {}
         }
-    }
-}
-
-/// What became of a message.
-#[derive(Clone, Copy)]
-enum Sent {
-    /// There is none yet.
-    No,
-    /// It is under way: look again then.
-    Under(DateTime<Utc>, &'static str),
-    /// It is over, since that moment.
-    Over(DateTime<Utc>),
-    /// Nothing is sent to this person any more.
-    Never(&'static str),
-}
-
-/// Reads from the record how a message ended: the state of its step, why, and whether it may have left.
-fn end_of(row: &Row, job: Option<&SendJob>) -> Option<(&'static str, Option<String>, bool)> {
-    let Some(job) = job else {
-        // Jobs are kept for weeks; who comes later than that does not know.
-        let left = row.state == "sending";
-        return Some((if left { "unknown" } else { "planned" }, None, left));
-    };
-    let code = job.code.clone().or_else(|| job.send_code.clone());
-    match (job.final_state.as_deref(), job.send_state.as_deref()) {
-        (_, Some("sent")) => Some(("sent", None, true)),
-        (Some(_), Some("unknown" | "sending")) => Some(("unknown", code, true)),
-        (None, _) => None,
-        (Some("dead"), _) => Some(("failed", code, false)),
-        (Some("cancelled"), _) => match code.as_deref() {
-            Some("taken_over" | "newer_message" | "superseded") => Some(("planned", code, false)),
-            _ => Some(("canceled", code, false)),
-        },
-        // Completed without a send: nothing of ours does that.
-        _ => Some(("skipped", code, false)),
+        sent
     }
 }
 
 /// Returns where a step that sends goes on.
-fn next_of(step: &Step) -> Next {
+pub(super) fn next_of(step: &Step) -> Next {
     match step {
         Step::Send(step) => step.next.clone(),
         Step::AiSend(step) => step.next.clone(),

@@ -7,6 +7,7 @@ use entropy_schema::{Conn, Result, conversations};
 
 use super::checks::{Asker, Verdict, may_send};
 use super::rules;
+use super::say::forget;
 use super::send::Campaign;
 use super::situation::Situation;
 use crate::job::{Failure, JobError};
@@ -49,6 +50,11 @@ pub async fn ask(
     let (Some(facts), Some(plan)) = (facts, plan) else { return Ok(Err(passed_by())) };
     let newer = enrollment.replied_at.is_some_and(|replied| replied > campaign.written_at);
     if newer {
+        let mut row = row;
+        if row.written_at.is_some() {
+            // What a model wrote answers nothing of that.
+            forget(&mut row);
+        }
         put_back(conn, row, enrollment, "newer_message").await?;
         return Ok(Err(cancel("newer_message", "the customer has written since the message was made")));
     }

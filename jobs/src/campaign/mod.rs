@@ -17,6 +17,10 @@
 //! | [`checks`] | whether something may be said now |
 //! | [`rules`] | the rules of a plan that stop an enrollment |
 //! | [`decide`] | where an enrollment goes from here: a function |
+//! | [`say`] | what a step has to say, and who must look at it first |
+//! | [`review`] | texts that wait for a person |
+//! | [`settled`] | what became of a message |
+//! | [`write`] | a text that a model writes |
 //! | [`advance`] | what that decides, written in one transaction |
 //! | [`send`] | from a step to its message and its job |
 //! | [`gate`] | the last look before a message leaves |
@@ -39,11 +43,15 @@ pub mod gate;
 pub mod life;
 pub mod material;
 pub mod plan;
+pub mod review;
 pub mod rules;
 pub mod run;
+pub mod say;
 pub mod send;
+pub(crate) mod settled;
 pub mod situation;
 pub mod succession;
 pub mod surroundings;
 pub mod ticks;
 pub mod trigger;
+pub mod write;

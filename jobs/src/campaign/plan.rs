@@ -8,7 +8,7 @@ use entropy_schema::{Conn, Result};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::message::Message;
+use super::material::Pinned;
 use crate::sop::config::WorkflowConfig;
 
 /// Versions that are kept; then all are forgotten and read again.
@@ -22,7 +22,7 @@ pub struct Plan {
     /// What was approved.
     pub config: WorkflowConfig,
     /// What it sends beside texts, by key, in the revisions that were pinned.
-    pub materials: HashMap<String, Message>,
+    pub materials: HashMap<String, Pinned>,
 }
 
 /// The versions that this process has read.
@@ -67,12 +67,7 @@ async fn read(conn: &mut Conn, sop: Uuid, version: i32) -> Result<Option<Plan>> 
     let mut materials = HashMap::new();
     if !keys.is_empty() {
         for material in facts::materials(conn, approved.organization_id, &keys, &revisions).await? {
-            match serde_json::from_value(material.content) {
-                Ok(message) => {
-                    materials.insert(material.key, message);
-                }
-                Err(error) => tracing::error!(sop_id = %sop, version, %error, "a material is no message"),
-            }
+            materials.insert(material.key.clone(), Pinned::of(material));
         }
     }
     Ok(Some(Plan { organization_id: approved.organization_id, config, materials }))

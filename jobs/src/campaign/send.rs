@@ -9,6 +9,7 @@ use entropy_schema::{Conn, Result};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::material::{Unsendable, Upload};
 use super::situation::Situation;
 use crate::class::Class;
 use crate::conversation::Origin;
@@ -33,12 +34,31 @@ pub struct Campaign {
     pub step_id: String,
     /// When it was written, by the clock of campaigns. What the other side says after that it has not heard.
     pub written_at: DateTime<Utc>,
+    /// The file that it sends, of which the link is made when it leaves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<Upload>,
+}
+
+/// A message on its way out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// What it says.
+    pub message: Message,
+    /// Its file, of which it needs another link when it leaves.
+    pub upload: Option<Upload>,
+}
+
+impl Outgoing {
+    /// A text.
+    pub(super) fn text(text: String) -> Outgoing {
+        Outgoing { message: Message::Text(Text { text, ats: None }), upload: None }
+    }
 }
 
 /// What became of a step's words.
 pub(super) enum Rendered {
     /// This is sent.
-    Message(Box<Message>),
+    Message(Box<Outgoing>),
     /// Nothing can be.
     Not {
         /// Why.
@@ -55,9 +75,12 @@ pub(super) fn render(situation: &Situation<'_>, step: &Step) -> Rendered {
             let exits = step.on_missing_variable.unwrap_or_default();
             match (&step.message.material(), step.message.text()) {
                 (Some((_, key)), _) => {
-                    let material = situation.plan.materials.get(*key).cloned();
-                    let missing = Rendered::Not { code: "material_missing", exits };
-                    return material.map_or(missing, |message| Rendered::Message(Box::new(message)));
+                    let material = situation.plan.materials.get(*key).ok_or(Unsendable::Unreadable);
+                    let (links, now) = (situation.links.as_ref(), situation.facts.true_now);
+                    return match material.and_then(|material| material.message(links, now)) {
+                        Ok((message, upload)) => Rendered::Message(Box::new(Outgoing { message, upload })),
+                        Err(problem) => Rendered::Not { code: problem.code(), exits },
+                    };
                 }
                 (None, text) => (text.unwrap_or_default(), exits),
             }
@@ -70,9 +93,7 @@ pub(super) fn render(situation: &Situation<'_>, step: &Step) -> Rendered {
         template::Rendered::Text(text) if text.trim().is_empty() || text.chars().count() > MAX_TEXT_CHARS => {
             Rendered::Not { code: "text_length", exits }
         }
-        template::Rendered::Text(text) => {
-            Rendered::Message(Box::new(Message::Text(Text { text, ats: None })))
-        }
+        template::Rendered::Text(text) => Rendered::Message(Box::new(Outgoing::text(text))),
     }
 }
 
@@ -81,12 +102,12 @@ pub(super) fn job(
     ctx: &Context,
     situation: &Situation<'_>,
     enrollment: &Enrollment,
-    message: Message,
+    outgoing: Outgoing,
 ) -> NewJob {
     let args = SendMessage {
         account_id: enrollment.account_id,
         to_wxid: situation.facts.wxid.clone(),
-        message,
+        message: outgoing.message,
         on_unknown: OnUnknown::Hold,
         origin: Origin::Sop,
         reply: None,
@@ -95,6 +116,7 @@ pub(super) fn job(
             enrollment_id: enrollment.id,
             step_id: enrollment.step_id.clone().unwrap_or_default(),
             written_at: situation.now,
+            upload: outgoing.upload,
         }),
     };
     let options = Options {

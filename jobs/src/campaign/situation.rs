@@ -1,6 +1,7 @@
 //! An enrollment and everything that is known around it at a moment: what all decisions of a campaign are made from.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use chrono::{DateTime, Days, Timelike, Utc};
 use entropy_schema::campaigns::enrollments::Enrollment;
@@ -8,10 +9,13 @@ use entropy_schema::campaigns::facts::{self, Facts, Since};
 use entropy_schema::{Conn, Result};
 use serde_json::Value;
 
+pub use super::calendar::corrected as calendar;
 use super::plan::Plan;
+use crate::ai::words::Words;
 use crate::calendar::{self, Zone, begins, day_of};
 use crate::conversation::mode::Mode;
-use crate::sop::calendar::{Calendar, Year};
+use crate::media::Links;
+use crate::sop::calendar::Calendar;
 use crate::sop::caps::{self, Caps, Counts, Standing};
 use crate::sop::condition;
 use crate::sop::config::key::{ArmKey, StepId};
@@ -36,18 +40,10 @@ pub struct Situation<'a> {
     pub counts: Option<Counts>,
     /// The contact's tags, where they are not those on record any more.
     pub tags: Option<Vec<String>>,
-}
-
-/// Returns holidays and make-up days: those that come with the product, and what an organisation has put in their place.
-pub fn calendar(corrected: Option<&Value>) -> Calendar {
-    let mut calendar = Calendar::shipped();
-    for (year, table) in corrected.and_then(Value::as_object).into_iter().flatten() {
-        let table = serde_json::from_value::<Year>(table.clone());
-        if let (Ok(year), Ok(table)) = (year.parse(), table) {
-            calendar.replace(year, table);
-        }
-    }
-    calendar
+    /// The organisation's sensitive words; none: texts are not held against them.
+    pub words: Option<Arc<Words>>,
+    /// Makes links to uploaded materials; none: they cannot be sent.
+    pub links: Option<Links>,
 }
 
 /// Returns the hours that an organisation leaves to campaigns, in the day of whoever is written to.
@@ -73,7 +69,23 @@ impl<'a> Situation<'a> {
     /// Puts what was read together.
     pub fn new(enrollment: Enrollment, facts: &'a Facts, plan: &'a Plan) -> Situation<'a> {
         let calendar = calendar(facts.calendars.as_ref());
-        Situation { now: facts.now, enrollment, facts, plan, calendar, counts: None, tags: None }
+        Situation {
+            now: facts.now,
+            enrollment,
+            facts,
+            plan,
+            calendar,
+            counts: None,
+            tags: None,
+            words: None,
+            links: None,
+        }
+    }
+
+    /// The same for whoever makes messages: with the organisation's sensitive words, and with what makes links to materials.
+    #[must_use]
+    pub fn to_speak(self, words: Arc<Words>, links: Option<Links>) -> Situation<'a> {
+        Situation { words: Some(words), links, ..self }
     }
 
     /// Returns the zone whose clocks count for the person.

@@ -87,6 +87,10 @@ pub async fn may_speak(
             "the contact is no friend any more, or the group was left",
         )));
     }
+    // A campaign's gate has asked for itself.
+    if facts.ai_stopped && speaker.origin == Origin::Ai && !speaker.confirms_opt_out {
+        return Ok(Err(cancel("ai_stopped", "an emergency stop of the AI is in force")));
+    }
     let Some(reply) = &speaker.reply else { return Ok(Ok(Passed::Plain)) };
     if !facts.ai_enabled {
         return Ok(Err(cancel("ai_disabled", "answers by AI were switched off for the account")));

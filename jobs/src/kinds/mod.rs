@@ -3,6 +3,8 @@
 use crate::registry::Registry;
 
 pub mod ai_reply;
+pub mod check_calendars;
+pub mod check_material;
 pub mod check_online;
 pub mod check_silence;
 pub mod cost_tally;
@@ -18,12 +20,15 @@ pub mod send_message;
 pub mod settle_runs;
 pub mod sop_enroll;
 pub mod sop_step;
+pub mod sop_write;
 pub mod sync_contacts;
 
 /// Every kind of this build.
 pub fn registry() -> Registry {
     Registry::default()
         .register::<ai_reply::AiReply>()
+        .register::<check_calendars::CheckCalendars>()
+        .register::<check_material::CheckMaterial>()
         .register::<check_online::CheckOnline>()
         .register::<check_silence::CheckSilence>()
         .register::<cost_tally::CostTally>()
@@ -39,5 +44,6 @@ pub fn registry() -> Registry {
         .register::<settle_runs::SettleRuns>()
         .register::<sop_enroll::SopEnroll>()
         .register::<sop_step::SopStep>()
+        .register::<sop_write::SopWrite>()
         .register::<sync_contacts::SyncContacts>()
 }

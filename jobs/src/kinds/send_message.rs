@@ -3,10 +3,12 @@
 //! The order is what makes it safe: the gate writes `sending` and commits; the provider is called once; the outcome is
 //! written. Whoever finds `sending` later knows that the message may have left.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use diesel_async::AsyncConnection;
+use entropy_schema::clock;
 use entropy_schema::record::finish::LaneWait;
 use entropy_schema::sends::{self, SendEnd};
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::campaign;
+use crate::campaign::material::with_new_link;
 use crate::campaign::send::Campaign;
 use crate::conversation::guard::Speaker;
 use crate::conversation::unsaid::{self, Why};
@@ -91,6 +94,8 @@ impl Job for SendMessage {
     }
 
     async fn run(&self, ctx: &Context) -> Result<Done, JobError> {
+        // Of an uploaded file the provider gets a link that was not made before the message waited.
+        let message = self.with_new_link(ctx).await.map_err(no_record)?;
         let started = Instant::now();
         let content = self.content();
         let intent = Intent {
@@ -126,7 +131,7 @@ impl Job for SendMessage {
         let outcome = ctx
             .services
             .sender
-            .send(&permit.device, &self.to_wxid, &self.message, started + SEND_WITHIN, &ctx.trace_id)
+            .send(&permit.device, &self.to_wxid, message.as_ref(), started + SEND_WITHIN, &ctx.trace_id)
             .await;
         step!("send.read");
         tracing::info!(
@@ -150,6 +155,15 @@ impl SendMessage {
             Message::Text(text) if text.ats.is_none() => None,
             message => serde_json::to_value(message).ok(),
         }
+    }
+
+    async fn with_new_link(&self, ctx: &Context) -> Result<Cow<'_, Message>, entropy_schema::Error> {
+        let Some(upload) = self.campaign.as_ref().and_then(|campaign| campaign.upload) else {
+            return Ok(Cow::Borrowed(&self.message));
+        };
+        let now = clock::now(&mut *ctx.conn().await?).await?;
+        let linked = with_new_link(&self.message, upload, ctx.services.links.as_ref(), now);
+        Ok(linked.map_or(Cow::Borrowed(&self.message), Cow::Owned))
     }
 
     async fn sent(&self, ctx: &Context, permit: &Permit, sent: Sent) -> Result<Done, JobError> {

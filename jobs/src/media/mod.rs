@@ -93,6 +93,9 @@ pub trait MediaSource: Send + Sync {
     /// Fetches what is at `url` into a new file, up to `most` bytes, and returns how many there were.
     fn fetch<'a>(&'a self, url: &'a str, into: &'a Path, most: u64)
     -> BoxFuture<'a, Result<u64, FetchError>>;
+
+    /// Looks whether there is anything at `url`, wherever it leads on the way. Nothing of it is kept.
+    fn probe<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<(), FetchError>>;
 }
 
 /// Prepares the job that downloads the media of a message.

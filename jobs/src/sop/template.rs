@@ -142,7 +142,8 @@ pub fn render(text: &str, declared: &BTreeMap<String, Variable>, given: &HashMap
     if missing.is_empty() { Rendered::Text(rendered) } else { Rendered::Missing(missing) }
 }
 
-fn value(
+/// Returns the value of a declared variable, or its default, as it is put into texts.
+pub fn value(
     name: &str,
     declared: &BTreeMap<String, Variable>,
     given: &HashMap<String, Given>,

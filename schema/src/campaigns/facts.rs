@@ -253,6 +253,15 @@ pub async fn approved(conn: &mut Conn, sop: Uuid, version: i32) -> Result<Option
 /// A revision of a material.
 #[derive(Debug, Clone, QueryableByName)]
 pub struct Material {
+    /// The material.
+    #[diesel(sql_type = SqlUuid)]
+    pub id: Uuid,
+    /// Its revision.
+    #[diesel(sql_type = Integer)]
+    pub revision: i32,
+    /// A file was uploaded.
+    #[diesel(sql_type = Bool)]
+    pub uploaded: bool,
     /// The name that plans use.
     #[diesel(sql_type = Text)]
     pub key: String,
@@ -269,7 +278,7 @@ pub async fn materials(
     revisions: &[i32],
 ) -> Result<Vec<Material>> {
     Ok(sql_query(
-        "SELECT DISTINCT ON (m.key) m.key, r.content || jsonb_build_object('kind', m.kind) AS content \
+        "SELECT DISTINCT ON (m.key) m.key, m.id, r.revision, r.path IS NOT NULL AS uploaded, r.content || jsonb_build_object('kind', m.kind) AS content \
          FROM unnest($2, $3) AS pin (key, revision) \
          JOIN materials m ON m.organization_id = $1 AND m.key = pin.key \
          JOIN material_revisions r ON r.material_id = m.id AND r.revision = pin.revision \
@@ -312,6 +321,19 @@ pub async fn running(conn: &mut Conn, organization: Uuid) -> Result<Vec<Running>
     .cached()
     .load(conn)
     .await?)
+}
+
+/// Returns organisations with a plan that runs, in the order of their ids, after `after`.
+pub async fn organizations_running(conn: &mut Conn, after: Uuid, limit: i64) -> Result<Vec<Uuid>> {
+    use crate::tables::sop_tasks;
+    Ok(sop_tasks::table
+        .filter(sop_tasks::status.eq("RUNNING").and(sop_tasks::organization_id.gt(after)))
+        .select(sop_tasks::organization_id)
+        .distinct()
+        .order(sop_tasks::organization_id)
+        .limit(limit)
+        .load(conn)
+        .await?)
 }
 
 /// Locks a plan against changes of its status, and returns it if it runs.

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{Integer, Text, Uuid as SqlUuid};
+use diesel::sql_types::{Integer, Nullable, Text, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use uuid::Uuid;
@@ -273,6 +273,45 @@ pub async fn checked(
         .execute(conn)
         .await?;
     Ok(())
+}
+
+/// A revision that a version of a plan has pinned.
+#[derive(Debug, Clone, QueryableByName)]
+pub struct PinnedRevision {
+    /// The material.
+    #[diesel(sql_type = SqlUuid)]
+    pub id: Uuid,
+    /// The name that the plan uses.
+    #[diesel(sql_type = Text)]
+    pub key: String,
+    /// Its revision.
+    #[diesel(sql_type = Integer)]
+    pub revision: i32,
+    /// What was wrong with it when it was looked at last.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub check_error: Option<String>,
+}
+
+/// Returns the revisions that a version of a plan has pinned, by key.
+pub async fn of_version(
+    conn: &mut Conn,
+    organization: Uuid,
+    sop: Uuid,
+    version: i32,
+) -> Result<Vec<PinnedRevision>> {
+    Ok(sql_query(
+        "SELECT DISTINCT ON (m.key) m.id, m.key, r.revision, r.check_error
+         FROM sop_versions v CROSS JOIN LATERAL jsonb_each_text(v.materials) AS pin (key, revision)
+         JOIN materials m ON m.organization_id = $1 AND m.key = pin.key
+         JOIN material_revisions r ON r.material_id = m.id AND r.revision = pin.revision::integer
+         WHERE v.sop_id = $2 AND v.version = $3 AND v.organization_id = $1
+         ORDER BY m.key, m.deleted_at NULLS FIRST, m.id DESC",
+    )
+    .bind::<SqlUuid, _>(organization)
+    .bind::<SqlUuid, _>(sop)
+    .bind::<Integer, _>(version)
+    .load(conn)
+    .await?)
 }
 
 /// Returns the materials that a plan may name: all of the organisation's, by key.

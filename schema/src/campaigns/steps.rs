@@ -53,6 +53,10 @@ pub struct Step {
     pub sent_at: Option<DateTime<Utc>>,
     /// When it was over.
     pub finished_at: Option<DateTime<Utc>>,
+    /// When a model was asked for its text, by the clock of campaigns.
+    pub written_at: Option<DateTime<Utc>>,
+    /// Why the plan's own text takes the place of the model's.
+    pub fallback_code: Option<String>,
 }
 
 /// Returns a step.
@@ -68,6 +72,31 @@ pub async fn of(conn: &mut Conn, organization: Uuid, enrollment: Uuid) -> Result
         .select(Step::as_select())
         .load(conn)
         .await?)
+}
+
+/// Returns the organisation's steps that wait for a person, the latest enrollments first, older than `before`.
+pub async fn held(
+    conn: &mut Conn,
+    organization: Uuid,
+    sop: Option<Uuid>,
+    before: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<Step>> {
+    let mut query = sop_steps::table
+        .filter(sop_steps::organization_id.eq(organization))
+        // In words: that is the condition of the index.
+        .filter(diesel::dsl::sql::<Bool>("sop_steps.state = 'held_for_review'"))
+        .order(sop_steps::enrollment_id.desc())
+        .limit(limit)
+        .select(Step::as_select())
+        .into_boxed();
+    if let Some(sop) = sop {
+        query = query.filter(sop_steps::sop_id.eq(sop));
+    }
+    if let Some(before) = before {
+        query = query.filter(sop_steps::enrollment_id.lt(before));
+    }
+    Ok(query.load(conn).await?)
 }
 
 /// Writes steps as they stand now.
@@ -155,6 +184,33 @@ pub async fn settle(
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Tells whether a contact was told before that a machine writes: by a campaign's text or by an answer.
+pub async fn disclosed(
+    conn: &mut Conn,
+    organization: Uuid,
+    contact: Uuid,
+    conversation: Option<Uuid>,
+) -> Result<bool> {
+    #[derive(QueryableByName)]
+    struct Told {
+        #[diesel(sql_type = Bool)]
+        told: bool,
+    }
+    let row: Told = sql_query(
+        "SELECT EXISTS (SELECT FROM sop_steps s WHERE s.contact_id = $2 AND s.organization_id = $1 \
+                 AND s.sent_at IS NOT NULL AND s.state = 'sent' AND s.run_id IS NOT NULL AND s.fallback_code IS NULL) \
+             OR EXISTS (SELECT FROM conversations c JOIN turns t ON t.conversation_id = c.id \
+                 WHERE c.id = $3 AND c.organization_id = $1 AND t.answered_at >= c.disclosed_at) AS told",
+    )
+    .bind::<SqlUuid, _>(organization)
+    .bind::<SqlUuid, _>(contact)
+    .bind::<Nullable<SqlUuid>, _>(conversation)
+    .cached()
+    .get_result(conn)
+    .await?;
+    Ok(row.told)
 }
 
 /// How the job of a step stands.

@@ -15,6 +15,7 @@ use entropy_jobs::job::{Job, JobError};
 use entropy_jobs::kinds::send_message::SendMessage;
 use entropy_jobs::kinds::sop_enroll::SopEnroll;
 use entropy_jobs::kinds::sop_step::SopStep;
+use entropy_jobs::kinds::sop_write::SopWrite;
 use entropy_jobs::message;
 use entropy_jobs::process::config::Ceilings;
 use entropy_jobs::provider::{Device, ErrorClass, MessageSender, SendError, Sent};
@@ -92,15 +93,21 @@ pub(super) struct Scene {
 impl Scene {
     /// An account that has been logged in for long, on Monday 2026-11-23 at ten in Shanghai.
     pub(super) async fn set() -> Scene {
+        Scene::set_with(|_| {}).await
+    }
+
+    /// The same with other services.
+    pub(super) async fn set_with(change: impl FnOnce(&mut Services)) -> Scene {
         let book = Book::open().await;
         let phone = Arc::new(Phone::default());
-        let services = Services {
+        let mut services = Services {
             sender: phone.clone(),
             guard: phone.clone(),
             default_token: Some((Secret::new("token"), "install".into())),
             ceilings: Ceilings { messages_per_minute: 600, api_calls_per_hour: 100_000 },
             ..services::alone(&book.db)
         };
+        change(&mut services);
         let mut scene = Scene { book, account: Uuid::nil(), phone, services: Arc::new(services) };
         scene.clock("2026-11-23T10:00:00+08:00").await;
         scene.account = scene.another_account().await;
@@ -253,8 +260,10 @@ impl Scene {
     pub(super) async fn hand_out(&self) -> Vec<Dispatched> {
         dispatch::pass(&self.book.db).await.expect("a pass");
         let mut jobs = self.book.dispatch().await;
-        let plain = record::pick_plain(&mut *self.book.conn().await, "sop", 500, 3000).await.expect("picked");
-        jobs.extend(plain);
+        for queue in ["sop", "sop_write"] {
+            let plain = record::pick_plain(&mut *self.book.conn().await, queue, 500, 3000).await;
+            jobs.extend(plain.expect("picked"));
+        }
         jobs
     }
 
@@ -290,6 +299,10 @@ impl Scene {
             }
             "sop_step" => {
                 let job: SopStep = serde_json::from_value(claimed.args.clone()).expect("args");
+                job.run(&context).await
+            }
+            "sop_write" => {
+                let job: SopWrite = serde_json::from_value(claimed.args.clone()).expect("args");
                 job.run(&context).await
             }
             "send_message" => {

@@ -1,6 +1,9 @@
 //! When a campaign may speak: windows, holidays, caps, lateness.
 
+use entropy_jobs::job::Job;
+use entropy_jobs::kinds::check_calendars::CheckCalendars;
 use serde_json::json;
+use uuid::Uuid;
 
 use super::Scene;
 use super::scene::{end, send};
@@ -100,4 +103,23 @@ async fn what_comes_too_late_is_left_out() {
     assert_eq!(scene.words(), ["早上好"]);
     assert_eq!(scene.steps().await[3], "second skipped late");
     assert_eq!(scene.standing().await, ["completed over 已完成"]);
+}
+
+#[tokio::test]
+async fn a_plan_that_counts_working_days_misses_next_years_calendar_once() {
+    let scene = Scene::set().await;
+    let steps = json!([
+        { "id": "first", "type": "wait", "until": { "day_offset": 2, "at": "10:00", "count": "workday" }, "next": "over" },
+        end("over", "已完成"),
+    ]);
+    scene.plan(json!([end("first", "已完成")])).await;
+    let context = scene.context(Uuid::now_v7(), 1, Uuid::now_v7());
+    let alerts = "SELECT dedupe_key AS word FROM alerts WHERE kind = 'calendar_missing'";
+    CheckCalendars {}.run(&context).await.expect("looked");
+    assert_eq!(scene.lines(alerts).await.len(), 0, "nobody counts working days");
+    scene.plan(steps).await;
+    for _ in 0..2 {
+        CheckCalendars {}.run(&context).await.expect("looked");
+    }
+    assert_eq!(scene.lines(alerts).await, ["calendar_missing:2027"]);
 }

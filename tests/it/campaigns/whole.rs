@@ -9,7 +9,7 @@ use crate::harness::client::Account;
 use crate::harness::{Client, Platform, eventually, secs};
 
 /// Puts the clock of campaigns ahead, so that it is this time of a day in Shanghai now, and goes on from there.
-async fn clock(platform: &Platform, at: &str) {
+pub(super) async fn clock(platform: &Platform, at: &str) {
     let statement = format!(
         "DO $$ BEGIN EXECUTE format('CREATE OR REPLACE FUNCTION campaign_now() RETURNS timestamptz LANGUAGE sql VOLATILE
              AS $now$SELECT clock_timestamp() + %L::interval$now$', '{at}'::timestamptz - clock_timestamp()); END $$"
@@ -48,7 +48,7 @@ async fn plan(platform: &Platform, admin: &Client, consent: &str) -> Uuid {
 }
 
 /// Contacts with consents, as a team brings them along.
-async fn contacts(admin: &Client, account: &Account, prefix: &str, count: usize) -> Vec<Uuid> {
+pub(super) async fn contacts(admin: &Client, account: &Account, prefix: &str, count: usize) -> Vec<Uuid> {
     let consent =
         json!([{ "purpose": "活动通知", "basis": "到店登记表", "given_at": "2026-01-05T10:00:00+08:00" }]);
     let items: Vec<Value> = (0..count)

@@ -103,7 +103,7 @@ WHERE NOT EXISTS (SELECT FROM conversations c WHERE c.id = m.conversation_id AND
         AND t.conversation_id = m.conversation_id))
 UNION ALL
 SELECT 'run ' || r.id || ' is of no turn' FROM ai_runs r
-WHERE NOT EXISTS (SELECT FROM turns t WHERE t.id = r.turn_id AND t.conversation_id = r.conversation_id)
+WHERE r.sop_id IS NULL AND NOT EXISTS (SELECT FROM turns t WHERE t.id = r.turn_id AND t.conversation_id = r.conversation_id)
 UNION ALL
 SELECT 'budget ' || p.budget_id || ' says that ' || p.reserved_yuan || ' are reserved' FROM budget_periods p
 WHERE p.reserved_yuan <> (SELECT coalesce(sum(r.amount_yuan), 0) FROM budget_reservations r

@@ -305,10 +305,16 @@ async fn is_answered(book: &Book) -> Observer<'_> {
         job_id: job,
         chat_id: "chat",
         user_id: None,
+        campaign: None,
     };
     seen.watch("begin a run", async |conn| ai_runs::begin(conn, &new).await).await;
     let today = Utc::now().date_naive();
-    let whose = budgets::Whose { organization_id: ORGANIZATION, account_id: Some(ACCOUNT), user_id: None };
+    let whose = budgets::Whose {
+        organization_id: ORGANIZATION,
+        account_id: Some(ACCOUNT),
+        user_id: None,
+        sop_id: None,
+    };
     let periods = budgets::Periods { day: today, month: today };
     let amount = "0.5".parse().expect("a number");
     seen.watch("share the budgets", async |conn| budgets::share(conn, ORGANIZATION).await).await;
@@ -616,7 +622,9 @@ async fn costs_are_read(seen: &mut Observer<'_>) {
         }
         let (from, to) = (bounds[0], bounds[1]);
         let what = format!("spent on a day, {days} days ago");
-        seen.watch(&what, async |conn| costs::spent(conn, ORGANIZATION, Some(ACCOUNT), None, from, to).await)
-            .await;
+        seen.watch(&what, async |conn| {
+            costs::spent(conn, ORGANIZATION, Some(ACCOUNT), None, None, from, to).await
+        })
+        .await;
     }
 }

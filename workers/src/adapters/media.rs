@@ -1,7 +1,8 @@
 //! Fetches media over HTTP from where the provider says they are.
 //!
 //! The address was written by somebody else, and this process stands in our network: it goes to public addresses only,
-//! whatever a name resolves to, follows nothing, and takes no more than it was told to. The one private host that is
+//! whatever a name resolves to, follows nothing but where it looks only whether a link answers, each step asked anew whether we
+//! go there, and takes no more than it was told to. The one private host that is
 //! trusted is GeWe's own, which the operator has named.
 
 use std::net::{IpAddr, SocketAddr};
@@ -15,7 +16,7 @@ use entropy_jobs::outbound_url::{self, UrlPolicy};
 use entropy_jobs::provider::{Device, SendError};
 use futures::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{StatusCode, Url, redirect, retry};
+use reqwest::{StatusCode, Url, header, redirect, retry};
 use tokio::io::AsyncWriteExt;
 
 use super::gewe::{GeweClient, Profile};
@@ -25,6 +26,12 @@ const WHOLE: Duration = Duration::from_secs(240);
 
 /// The longest that nothing may come.
 const SILENT: Duration = Duration::from_secs(30);
+
+/// How long a link may take that is only looked at.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// How often a link may lead on.
+const REDIRECTS: usize = 5;
 
 /// Where media come from: GeWe names them, and they are fetched from there.
 #[derive(Debug, Clone)]
@@ -126,6 +133,47 @@ impl MediaSource for GeweMedia {
             write(response, into, most).await
         })
     }
+
+    fn probe<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<(), FetchError>> {
+        Box::pin(async move {
+            let looked = tokio::time::timeout(LOOK, self.look(url)).await;
+            looked.unwrap_or(Err(FetchError::Failed("no answer in time")))
+        })
+    }
+}
+
+impl GeweMedia {
+    async fn look(&self, url: &str) -> Result<(), FetchError> {
+        let mut url = url.to_owned();
+        let within = Url::parse(&url).is_ok_and(|url| self.is_gewes_own(&url));
+        for _ in 0..=REDIRECTS {
+            let (client, at) = self.client(&url)?;
+            if self.is_gewes_own(&at) && !within {
+                // A stranger's page leads nobody to the one private host that is trusted.
+                return Err(FetchError::Refused("url_private_host"));
+            }
+            let head = client.head(at.clone()).send().await.map_err(|error| no_answer(&error))?;
+            let answer = match head.status() {
+                status if status.is_success() || status.is_redirection() => head,
+                // Many servers answer only who wants the thing itself.
+                _ => client.get(at.clone()).send().await.map_err(|error| no_answer(&error))?,
+            };
+            match answer.status() {
+                status if status.is_success() => return Ok(()),
+                status if status.is_redirection() => {
+                    let place = answer.headers().get(header::LOCATION).and_then(|place| place.to_str().ok());
+                    let next = place.and_then(|place| at.join(place).ok());
+                    url = next.ok_or(FetchError::Refused("redirect"))?.into();
+                }
+                StatusCode::NOT_FOUND | StatusCode::GONE => return Err(FetchError::Gone),
+                status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                    return Err(FetchError::Failed("the server is in trouble"));
+                }
+                _ => return Err(FetchError::Refused("unexpected_status")),
+            }
+        }
+        Err(FetchError::Refused("too_many_redirects"))
+    }
 }
 
 fn no_answer(error: &reqwest::Error) -> FetchError {
@@ -223,6 +271,53 @@ mod tests {
         let hosted = media("http://api.example.com/gewe/v2/api");
         assert!(refusal(&hosted, "http://api.example.com:2532/a").is_none(), "a public host like any other");
         assert!(refusal(&hosted, "http://127.0.0.1/a").is_some());
+    }
+
+    /// A server that answers each path in its own way, and anything else but `GET` with 405 where the path says so.
+    async fn server() -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let base = format!("http://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut bytes = [0; 4096];
+                    let read = tokio::io::AsyncReadExt::read(&mut stream, &mut bytes).await.unwrap_or(0);
+                    let request = String::from_utf8_lossy(&bytes[..read]).into_owned();
+                    let mut words = request.split(' ');
+                    let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+                    let status = match (method, path) {
+                        (_, "/there") | ("GET", "/no_head") => "200 OK",
+                        ("HEAD", "/no_head") => "405 Method Not Allowed",
+                        (_, "/leads_on") => "302 Found\r\nLocation: /there",
+                        (_, "/round") => "302 Found\r\nLocation: /round",
+                        (_, "/inside") => "301 Moved\r\nLocation: http://169.254.169.254/latest",
+                        (_, "/in_trouble") => "503 Service Unavailable",
+                        _ => "404 Not Found",
+                    };
+                    let answer =
+                        format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                });
+            }
+        });
+        base
+    }
+
+    #[tokio::test]
+    async fn a_link_is_looked_at_wherever_it_leads_but_not_inside() {
+        let base = server().await;
+        let media = media(&format!("{base}/gewe/v2/api"));
+        for (path, found) in [
+            ("/there", Ok(())),
+            ("/no_head", Ok(())),
+            ("/leads_on", Ok(())),
+            ("/nothing", Err(FetchError::Gone)),
+            ("/round", Err(FetchError::Refused("too_many_redirects"))),
+            ("/inside", Err(FetchError::Refused("url_private_host"))),
+            ("/in_trouble", Err(FetchError::Failed("the server is in trouble"))),
+        ] {
+            assert_eq!(media.probe(&format!("{base}{path}")).await, found, "{path}");
+        }
     }
 
     #[test]

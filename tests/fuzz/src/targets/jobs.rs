@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use entropy_jobs::job::Job;
 use entropy_jobs::kinds::{
-    ai_reply, check_online, check_silence, cost_tally, download_media, each_account, expire_keys,
-    handle_callback, index_messages, prune_history, prune_media, reap_workers, send_message, settle_runs,
-    sop_enroll, sop_step, sync_contacts,
+    ai_reply, check_calendars, check_material, check_online, check_silence, cost_tally, download_media,
+    each_account, expire_keys, handle_callback, index_messages, prune_history, prune_media, reap_workers,
+    send_message, settle_runs, sop_enroll, sop_step, sop_write, sync_contacts,
 };
 use entropy_jobs::message::{MAX_TEXT_CHARS, MAX_XML_BYTES, Message};
 use entropy_jobs::outbound_url::{MAX_LENGTH, UrlPolicy, check};
@@ -26,6 +26,8 @@ pub fn job_args(bytes: &[u8]) {
     match kind {
         "send_message" => read::<send_message::SendMessage>(version, &args),
         "ai_reply" => read::<ai_reply::AiReply>(version, &args),
+        "check_calendars" => read::<check_calendars::CheckCalendars>(version, &args),
+        "check_material" => read::<check_material::CheckMaterial>(version, &args),
         "check_online" => read::<check_online::CheckOnline>(version, &args),
         "check_silence" => read::<check_silence::CheckSilence>(version, &args),
         "cost_tally" => read::<cost_tally::CostTally>(version, &args),
@@ -40,13 +42,14 @@ pub fn job_args(bytes: &[u8]) {
         "settle_runs" => read::<settle_runs::SettleRuns>(version, &args),
         "sop_enroll" => read::<sop_enroll::SopEnroll>(version, &args),
         "sop_step" => read::<sop_step::SopStep>(version, &args),
+        "sop_write" => read::<sop_write::SopWrite>(version, &args),
         "sync_contacts" => read::<sync_contacts::SyncContacts>(version, &args),
         _ => {}
     }
 }
 
 /// How many kinds [`job_args`] knows; a test compares it with the registry.
-pub const KINDS: usize = 17;
+pub const KINDS: usize = 20;
 
 fn read<K: Job>(version: i16, args: &Value) {
     match registry::read::<K>(version, args.clone()) {
