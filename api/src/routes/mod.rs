@@ -39,9 +39,12 @@ mod sends;
 mod sensitive_words;
 mod settings;
 mod sop;
+mod sop_dry_run;
+mod sop_funnel;
 mod sop_life;
 mod sop_step;
 mod sop_tasks;
+mod sop_why;
 mod span;
 mod stops;
 mod users;
@@ -52,6 +55,7 @@ use poem::http::header;
 use poem::{Endpoint, EndpointExt, IntoEndpoint, Response};
 use poem_openapi::{OpenApiService, Tags};
 
+pub(crate) use self::sop_funnel::{Funnel, FunnelKey};
 use crate::http::operation::Operations;
 
 /// The chapters of the API.
@@ -119,6 +123,11 @@ const CAMPAIGNING: Campaigning = (
     stops::Stops,
 );
 
+/// What plans would do, have done, and why not.
+type Foreseeing = (sop_dry_run::SopDryRun, sop_funnel::SopFunnel, sop_why::SopWhy);
+
+const FORESEEING: Foreseeing = (sop_dry_run::SopDryRun, sop_funnel::SopFunnel, sop_why::SopWhy);
+
 type Api = (
     auth::Auth,
     users::Users,
@@ -141,7 +150,7 @@ type Api = (
     (callback_events::CallbackEvents, search::MessageSearch),
     (costs::Costs, prices::Prices, budgets::Budgets, reports::Reports),
     audit::AuditLog,
-    (Answering, Campaigning, enrollments::SopEnrollments),
+    (Answering, Campaigning, enrollments::SopEnrollments, Foreseeing),
 );
 
 const DESCRIPTION: &str = "\
@@ -175,7 +184,7 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
         (callback_events::CallbackEvents, search::MessageSearch),
         (costs::Costs, prices::Prices, budgets::Budgets, reports::Reports),
         audit::AuditLog,
-        (ANSWERING, CAMPAIGNING, enrollments::SopEnrollments),
+        (ANSWERING, CAMPAIGNING, enrollments::SopEnrollments, FORESEEING),
     );
     OpenApiService::new(Operations(api), "Entropy", "1").description(DESCRIPTION).server("/api/v1")
 }

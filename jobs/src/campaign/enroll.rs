@@ -155,6 +155,12 @@ impl Enrolling<'_> {
 
 /// Says why a plan does not take somebody, whatever happened before.
 fn refuses(plan: &Plan, who: &Candidate, now: DateTime<Utc>) -> std::result::Result<(), &'static str> {
+    objections(plan, who, now).into_iter().next().map_or(Ok(()), Err)
+}
+
+/// Returns everything for which a plan does not take somebody, the weightiest first. Whether they have been through it is another
+/// question: see [`moment::entry`].
+pub(super) fn objections(plan: &Plan, who: &Candidate, now: DateTime<Utc>) -> Vec<&'static str> {
     let audience = &plan.config.audience;
     let right_kind = match audience.kind {
         AudienceKind::Friend => who.kind == "friend",
@@ -180,7 +186,7 @@ fn refuses(plan: &Plan, who: &Candidate, now: DateTime<Utc>) -> std::result::Res
         (audience.exclude_other_active_sop && who.in_other_plan, "other_sop"),
         (audience.filter.as_ref().is_some_and(|filter| !facts.meet(filter)), "filtered"),
     ];
-    reasons.into_iter().find(|(met, _)| *met).map_or(Ok(()), |(_, code)| Err(code))
+    reasons.into_iter().filter(|(met, _)| *met).map(|(_, code)| code).collect()
 }
 
 /// Counts refusals by their codes.

@@ -400,7 +400,7 @@ pub struct Candidate {
     pub ended_at: Option<DateTime<Utc>>,
 }
 
-const CANDIDATES: &str = "\
+pub(super) const CANDIDATES: &str = "\
 SELECT k.id, k.account_id, k.wxid, k.kind, k.tags, k.variables, k.source, k.added_at, k.timezone,
     (SELECT c.mode FROM conversations c WHERE c.account_id = k.account_id AND c.peer_wxid = k.wxid) AS mode,
     EXISTS (SELECT FROM opt_outs o WHERE o.organization_id = $1 AND o.wxid = k.wxid) AS opted_out,
