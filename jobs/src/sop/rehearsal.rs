@@ -421,8 +421,9 @@ impl<'a> Play<'a> {
         let Some((now, stranger)) = row.next() else { return };
         match self.timetables.iter().filter_map(|timetable| timetable.next_allowed(now)).min() {
             Some(open) if open > now => {
-                // The row was longer than the window of everybody in it.
-                (row.free_at, row.due_from) = (open, (open, slot::WINDOW));
+                // The row was longer than the window of everybody in it; or its day's cap opens while the window is shut.
+                let code = if row.due_from.0 == row.free_at { row.due_from.1 } else { slot::WINDOW };
+                (row.free_at, row.due_from) = (open, (open, code));
                 return;
             }
             Some(_) => {}
@@ -471,11 +472,15 @@ impl<'a> Play<'a> {
         // A shut window and a day on which the account had sent enough have moved the due time.
         let mut due = asked;
         let walker = &mut self.walkers[who];
-        let moved = [
-            Some(row.due_from),
-            stranger.then_some((row.strangers_from, Cap::NewContactsPerAccountPerDay.code())),
-        ];
-        for (from, code) in moved.into_iter().flatten().filter(|(from, _)| asked < *from) {
+        let new_people = Cap::NewContactsPerAccountPerDay.code();
+        let strangers_from =
+            stranger.then_some((row.strangers_from, new_people)).filter(|(from, _)| asked < *from);
+        let of_account = Some(row.due_from).filter(|(from, code)| {
+            // The cap of the day before is what they wait for, and not the night behind it.
+            let behind = strangers_from.and_then(|(strangers, _)| timetable.next_allowed(strangers));
+            asked < *from && (*code != slot::WINDOW || behind != Some(*from))
+        });
+        for (from, code) in of_account.into_iter().chain(strangers_from) {
             due = due.max(timetable.next_allowed(from).unwrap_or(now));
             walker.waits_for(code);
         }
