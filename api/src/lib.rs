@@ -17,6 +17,7 @@ mod http;
 mod material_files;
 mod media;
 mod metrics;
+mod one_each;
 mod ops;
 mod page;
 mod problem;

@@ -29,6 +29,8 @@ use crate::auth::tokens::Tokens;
 use crate::backlog::Backlog;
 use crate::fresh::Fresh;
 use crate::metrics::Metrics;
+use crate::one_each::OneEach;
+use crate::routes::{Funnel, FunnelKey};
 use crate::search::{self, MessageSearch};
 
 /// What the API is built from. It starts while Postgres and Redis are away, and answers when they are back.
@@ -105,6 +107,10 @@ pub struct Inner {
     pub(crate) search: Arc<dyn MessageSearch>,
     /// The versions of campaigns' plans, read.
     pub(crate) plans: Plans,
+    /// Who has a plan played just now.
+    pub(crate) dry_runs: OneEach,
+    /// The numbers of plans, as they were counted lately: organisation, plan, version, by what.
+    pub(crate) funnels: Fresh<FunnelKey, Funnel>,
     /// What organisations have in their queues.
     pub(crate) queue_counts: Fresh<Uuid, Vec<Counts>>,
 }
@@ -138,6 +144,8 @@ impl AppState {
             intake: Intake::new(config.db.clone(), config.waker.clone()),
             search: search::of(&config.db, &config.search)?,
             plans: Plans::default(),
+            dry_runs: OneEach::default(),
+            funnels: Fresh::new(Duration::from_secs(5)),
             queue_counts: Fresh::new(Duration::from_secs(2)),
             redis,
             namespace: config.stores.namespace,

@@ -4,6 +4,8 @@
 
 mod materials;
 mod moving;
+mod numbers;
+mod rehearsed;
 mod scene;
 mod starting;
 mod stopping;

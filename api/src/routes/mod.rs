@@ -40,12 +40,15 @@ mod sends;
 mod sensitive_words;
 mod settings;
 mod sop;
+mod sop_dry_run;
+mod sop_funnel;
 mod sop_life;
 mod sop_reviews;
 mod sop_runs;
 mod sop_step;
 mod sop_tasks;
 mod sop_tasks_view;
+mod sop_why;
 mod span;
 mod stops;
 mod users;
@@ -56,6 +59,7 @@ use poem::http::header;
 use poem::{Endpoint, EndpointExt, IntoEndpoint, Response};
 use poem_openapi::{OpenApiService, Tags};
 
+pub(crate) use self::sop_funnel::{Funnel, FunnelKey};
 use crate::http::operation::Operations;
 
 /// The chapters of the API.
@@ -127,6 +131,11 @@ const CAMPAIGNING: Campaigning = (
     stops::Stops,
 );
 
+/// What plans would do, have done, and why not.
+type Foreseeing = (sop_dry_run::SopDryRun, sop_funnel::SopFunnel, sop_why::SopWhy);
+
+const FORESEEING: Foreseeing = (sop_dry_run::SopDryRun, sop_funnel::SopFunnel, sop_why::SopWhy);
+
 type Api = (
     auth::Auth,
     users::Users,
@@ -149,7 +158,7 @@ type Api = (
     (callback_events::CallbackEvents, search::MessageSearch),
     (costs::Costs, prices::Prices, budgets::Budgets, reports::Reports),
     audit::AuditLog,
-    (Answering, Campaigning, enrollments::SopEnrollments),
+    (Answering, Campaigning, enrollments::SopEnrollments, Foreseeing),
 );
 
 const DESCRIPTION: &str = "\
@@ -183,7 +192,7 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
         (callback_events::CallbackEvents, search::MessageSearch),
         (costs::Costs, prices::Prices, budgets::Budgets, reports::Reports),
         audit::AuditLog,
-        (ANSWERING, CAMPAIGNING, enrollments::SopEnrollments),
+        (ANSWERING, CAMPAIGNING, enrollments::SopEnrollments, FORESEEING),
     );
     OpenApiService::new(Operations(api), "Entropy", "1").description(DESCRIPTION).server("/api/v1")
 }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use entropy_schema::campaigns::audience::{self, By, Wanted};
 use entropy_schema::campaigns::plans::Plan;
 use entropy_schema::campaigns::{enrollments, facts as house};
+use entropy_schema::contacts::Contact;
 use entropy_schema::{Conn, Result};
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -115,6 +116,15 @@ pub async fn of(conn: &mut Conn, plan: &Plan, read: &plan::Plan) -> Result<Audie
         return Ok(Audience::People(people));
     }
     Ok(Audience::TooMany { count, most })
+}
+
+/// Tells whether a contact is one of those whom a plan names. A plan that names nobody is for whomever is brought in.
+pub fn is_meant_for(plan: &Plan, contact: &Contact) -> bool {
+    match plan.target_type.as_str() {
+        _ if plan.target_ids.is_empty() => true,
+        "tag" => contact.tags.iter().any(|tag| plan.target_ids.contains(tag)),
+        _ => plan.target_ids.contains(&contact.id.to_string()),
+    }
 }
 
 /// Tells whether a condition asks what somebody wrote last, which is dear to look up.

@@ -7,9 +7,7 @@ use uuid::Uuid;
 
 use super::situation::Situation;
 use crate::conversation::mode::Mode;
-use crate::sop::caps;
-use crate::sop::config::rules::OnExpired;
-use crate::sop::late;
+use crate::sop::slot::{self, Slot};
 use crate::sop::spread::order;
 
 /// How long something waits that a person must put right: about this long, not all at once.
@@ -20,6 +18,9 @@ const PAUSED: TimeDelta = TimeDelta::hours(1);
 
 /// How long a conversation is left to a person who has taken it for good.
 const TAKEN_OVER: TimeDelta = TimeDelta::minutes(30);
+
+/// A person has the conversation.
+pub(super) const TAKEN_OVER_CODE: &str = "taken_over";
 
 /// What is said to a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,17 +57,34 @@ pub enum Asker {
     Gate,
 }
 
+impl Verdict {
+    /// Returns why the message is not sent now; nothing, if it is.
+    pub fn code(self) -> Option<&'static str> {
+        match self {
+            Verdict::Send => None,
+            Verdict::NotYet { code, .. } | Verdict::Skip { code } | Verdict::Exit { code } => Some(code),
+        }
+    }
+}
+
 /// Tells whether the message of a step may be sent that was due at `planned_at`.
 ///
 /// The order is that of the reasons' weight, and the first "no" counts: the plan, emergency stops, the account, the person, the
-/// conversation, lateness, window, caps. Rendering and the account's rate come after it.
+/// conversation ([`objections`]), then lateness, window, caps ([`in_time`]). Rendering and the account's rate come after it.
 pub fn may_send(
     situation: &Situation<'_>,
     asker: Asker,
     by_model: bool,
     planned_at: DateTime<Utc>,
 ) -> Verdict {
+    let first = objections(situation, asker, by_model).into_iter().next();
+    first.unwrap_or_else(|| in_time(situation, planned_at))
+}
+
+/// Returns everything that speaks against a message whatever the time is, the weightiest first.
+pub fn objections(situation: &Situation<'_>, asker: Asker, by_model: bool) -> Vec<Verdict> {
     let (now, facts) = (situation.now, situation.facts);
+    let mut found = Vec::new();
     let later = |code| Verdict::NotYet {
         until: now + LOOK_AGAIN + apart(situation.enrollment.id),
         code,
@@ -74,76 +92,72 @@ pub fn may_send(
     };
     match facts.plan_status.as_str() {
         "RUNNING" => {}
-        "PAUSED" => return Verdict::NotYet { until: now + PAUSED, code: "sop_paused", moves: false },
-        _ => return Verdict::Exit { code: "canceled" },
+        "PAUSED" => found.push(Verdict::NotYet { until: now + PAUSED, code: "sop_paused", moves: false }),
+        _ => found.push(Verdict::Exit { code: "canceled" }),
     }
     let stopped = |scope: &str| facts.stops.iter().any(|stop| stop == scope);
     if stopped("organization") || stopped("account") || stopped("sop") || (by_model && stopped("ai")) {
-        return later("stopped");
+        found.push(later("stopped"));
     }
     if facts.account_gone {
-        return Verdict::Exit { code: "account_removed" };
+        found.push(Verdict::Exit { code: "account_removed" });
     }
     match (facts.account_status.as_str(), asker) {
         ("ONLINE", _) | ("OFFLINE", Asker::Gate) => {}
-        ("RISK_HOLD", _) => return later("account_risk"),
-        ("OFFLINE", Asker::Step) => return later("account_offline"),
-        _ => return later("account_not_ready"),
+        ("RISK_HOLD", _) => found.push(later("account_risk")),
+        ("OFFLINE", Asker::Step) => found.push(later("account_offline")),
+        _ => found.push(later("account_not_ready")),
     }
-    if let Some(code) = refuses(situation) {
-        return Verdict::Exit { code };
-    }
+    found.extend(refusals(situation).into_iter().map(|code| Verdict::Exit { code }));
     if situation.mode() != Mode::Ai {
         let left = facts.mode_until.map_or(TAKEN_OVER, |until| until - facts.true_now);
-        return Verdict::NotYet {
+        found.push(Verdict::NotYet {
             until: now + left.max(TimeDelta::seconds(1)),
-            code: "taken_over",
+            code: TAKEN_OVER_CODE,
             moves: false,
-        };
+        });
     }
-    let config = &situation.plan.config;
-    match late::expired(planned_at, now, config.late.as_ref(), situation.zone()) {
-        Some(OnExpired::Skip) => return Verdict::Skip { code: "late" },
-        Some(OnExpired::Exit) => return Verdict::Exit { code: "late" },
-        None => {}
-    }
-    match situation.opening().next_allowed(now) {
-        None => return Verdict::Exit { code: "window_never_opens" },
-        Some(until) if until > now => return Verdict::NotYet { until, code: "window", moves: true },
-        Some(_) => {}
-    }
+    found
+}
+
+/// Tells whether it is the time for a message that was due at `planned_at`: not too late for it, inside the window, below the caps.
+pub fn in_time(situation: &Situation<'_>, planned_at: DateTime<Utc>) -> Verdict {
     let Some(counts) = &situation.counts else {
         // Nobody sends without having counted.
-        return later("not_counted");
+        let until = situation.now + LOOK_AGAIN + apart(situation.enrollment.id);
+        return Verdict::NotYet { until, code: "not_counted", moves: false };
     };
-    let (zone, standing) = (situation.house_zone(), situation.standing());
-    match caps::decide(now, zone, &situation.caps(), config.caps.on_cap, standing, counts) {
-        caps::Verdict::Allowed => Verdict::Send,
-        caps::Verdict::Deferred { until, reason } => {
-            // Caps open at midnight, when nobody may be written to.
-            let until = situation.opening().next_allowed(until).unwrap_or(until);
-            Verdict::NotYet { until, code: reason.code(), moves: true }
-        }
-        caps::Verdict::Skip { reason } => Verdict::Skip { code: reason.code() },
-        caps::Verdict::Exit { reason } => Verdict::Exit { code: reason.code() },
+    let config = &situation.plan.config;
+    let caps = situation.caps();
+    let rules = slot::Rules {
+        house: situation.house_zone(),
+        person: situation.zone(),
+        caps: &caps,
+        on_cap: config.caps.on_cap,
+        late: config.late.as_ref(),
+        standing: situation.standing(),
+    };
+    let opening = situation.opening();
+    match slot::ask(situation.now, planned_at, |at| opening.next_allowed(at), &rules, counts) {
+        Slot::Now => Verdict::Send,
+        Slot::Due { at, code } => Verdict::NotYet { until: at, code, moves: true },
+        Slot::Skip { code } => Verdict::Skip { code },
+        Slot::Exit { code } => Verdict::Exit { code },
     }
 }
 
 /// Says why nobody writes to this person any more, whatever the plan says.
-pub fn refuses(situation: &Situation<'_>) -> Option<&'static str> {
+pub fn refusals(situation: &Situation<'_>) -> Vec<&'static str> {
     let (facts, consent) = (situation.facts, &situation.plan.config.audience.consent);
-    if facts.opted_out {
-        return Some("opted_out");
-    }
-    if facts.removed {
-        return Some("contact_removed");
-    }
-    if facts.suppressed {
-        return Some("contact_suppressed");
-    }
     let purpose = consent.purpose.as_deref().unwrap_or_default();
     let agreed = !consent.required || facts.purposes.iter().any(|agreed| agreed == purpose);
-    (!agreed).then_some("consent_missing")
+    let reasons = [
+        (facts.opted_out, "opted_out"),
+        (facts.removed, "contact_removed"),
+        (facts.suppressed, "contact_suppressed"),
+        (!agreed, "consent_missing"),
+    ];
+    reasons.into_iter().filter(|(met, _)| *met).map(|(_, code)| code).collect()
 }
 
 /// What an enrollment waits longer than others, so that not all come at once when a stop is lifted: up to five minutes, always the

@@ -184,7 +184,9 @@ impl<'a> Around<'a> {
     pub fn admits(&self, who: &Candidate, delay: Period) -> std::result::Result<DateTime<Utc>, &'static str> {
         let (config, now) = (&self.plan.config, self.house.now);
         let zone = zone(self.plan, who.timezone.as_deref());
-        self.refuses(who)?;
+        if let Some(objection) = self.objections(who).first() {
+            return Err(objection);
+        }
         let times = u32::try_from(who.times).unwrap_or(u32::MAX);
         match moment::entry(now, times, who.ended_at, config.audience.re_entry.as_ref(), zone) {
             Entry::Open => {}
@@ -195,8 +197,9 @@ impl<'a> Around<'a> {
         moment::begins(now, delay, &opening).ok_or("window_never_opens")
     }
 
-    /// Says why the plan does not take somebody, whatever happened before.
-    fn refuses(&self, who: &Candidate) -> std::result::Result<(), &'static str> {
+    /// Returns everything for which the plan does not take somebody, the weightiest first. Whether they have been through it is
+    /// another question: see [`moment::entry`].
+    pub(super) fn objections(&self, who: &Candidate) -> Vec<&'static str> {
         let audience = &self.plan.config.audience;
         let right_kind = match audience.kind {
             AudienceKind::Friend => who.kind == "friend",
@@ -223,7 +226,7 @@ impl<'a> Around<'a> {
             (audience.exclude_other_active_sop && who.in_other_plan, "other_sop"),
             (!self.meets(known), "filtered"),
         ];
-        reasons.into_iter().find(|(met, _)| *met).map_or(Ok(()), |(_, code)| Err(code))
+        reasons.into_iter().filter(|(met, _)| *met).map(|(_, code)| code).collect()
     }
 
     /// Tells whether somebody meets the filter of the plan.

@@ -25,8 +25,10 @@
 //! | [`send`] | from a step to its message and its job |
 //! | [`gate`] | the last look before a message leaves |
 //! | [`dispatch`] | from what is due to jobs |
+//! | [`dry_run`] | a plan played before it runs |
 //! | [`enroll`] | who is brought in |
 //! | [`events`] | what happens to contacts, as campaigns hear of it |
+//! | [`why`] | why somebody was not written to, in words |
 //!
 //! An enrollment that waits is a row with a time, and nothing else: no job, nothing in Redis.
 
@@ -37,6 +39,7 @@ pub mod checks;
 pub mod clock;
 pub mod decide;
 pub mod dispatch;
+pub mod dry_run;
 pub mod enroll;
 pub mod events;
 pub mod gate;
@@ -55,3 +58,4 @@ pub mod surroundings;
 pub mod ticks;
 pub mod trigger;
 pub mod write;
+pub mod why;

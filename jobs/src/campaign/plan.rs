@@ -61,14 +61,24 @@ async fn read(conn: &mut Conn, sop: Uuid, version: i32) -> Result<Option<Plan>> 
         }
     };
     let pinned = approved.materials.as_object().into_iter().flatten();
-    let (keys, revisions): (Vec<String>, Vec<i32>) = pinned
-        .filter_map(|(key, revision)| Some((key.clone(), i32::try_from(revision.as_i64()?).ok()?)))
-        .unzip();
+    let pins =
+        pinned.filter_map(|(key, revision)| Some((key.clone(), i32::try_from(revision.as_i64()?).ok()?)));
+    assemble(conn, approved.organization_id, config, pins).await.map(Some)
+}
+
+/// Puts a plan together with the revisions of the materials that it sends.
+pub(super) async fn assemble(
+    conn: &mut Conn,
+    organization: Uuid,
+    config: WorkflowConfig,
+    pins: impl Iterator<Item = (String, i32)>,
+) -> Result<Plan> {
+    let (keys, revisions): (Vec<String>, Vec<i32>) = pins.unzip();
     let mut materials = HashMap::new();
     if !keys.is_empty() {
-        for material in facts::materials(conn, approved.organization_id, &keys, &revisions).await? {
+        for material in facts::materials(conn, organization, &keys, &revisions).await? {
             materials.insert(material.key.clone(), Pinned::of(material));
         }
     }
-    Ok(Some(Plan { organization_id: approved.organization_id, config, materials }))
+    Ok(Plan { organization_id: organization, config, materials })
 }

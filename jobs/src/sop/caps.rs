@@ -70,7 +70,7 @@ pub enum Cap {
 
 impl Cap {
     /// The cap's code, as it is stored and shown.
-    pub fn code(self) -> &'static str {
+    pub const fn code(self) -> &'static str {
         match self {
             Cap::PerContactPerDay => "per_contact_per_day",
             Cap::PerContactPerWeek => "per_contact_per_week",

@@ -19,5 +19,4 @@ pub mod spread;
 pub mod template;
 pub mod templates;
 pub mod validate;
-pub mod way;
 pub mod window;

@@ -128,7 +128,7 @@ pub struct Facts {
     pub calendars: Option<Value>,
 }
 
-const FACTS: &str = "\
+pub(super) const FACTS: &str = "\
 SELECT campaign_now() AS now, clock_timestamp() AS true_now, t.status AS plan_status,
     k.wxid, k.kind AS contact_kind, k.nickname, k.remark, k.tags, k.variables, k.source, k.added_at,
     k.timezone AS contact_zone, k.suppressed_at IS NOT NULL AS suppressed, k.removed_at IS NOT NULL AS removed,
@@ -395,4 +395,17 @@ pub async fn house(conn: &mut Conn, organization: Uuid) -> Result<House> {
     .cached()
     .get_result(conn)
     .await?)
+}
+
+#[derive(QueryableByName)]
+struct TrueTime {
+    #[diesel(sql_type = Timestamptz)]
+    true_now: DateTime<Utc>,
+}
+
+/// The same, with the true time of about that moment.
+pub async fn house_and_time(conn: &mut Conn, organization: Uuid) -> Result<(House, DateTime<Utc>)> {
+    let house = house(conn, organization).await?;
+    let time: TrueTime = sql_query("SELECT clock_timestamp() AS true_now").cached().get_result(conn).await?;
+    Ok((house, time.true_now))
 }

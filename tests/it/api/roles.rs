@@ -70,6 +70,11 @@ fn operations() -> Vec<(Method, &'static str, Value, &'static str)> {
         get("/sop-tasks/{id}/enrollments/{enrollment_id}", "viewer"),
         post("/sop-tasks/{id}/enrollments", &json!({"contact_ids": []}), "agent"),
         (Method::DELETE, "/sop-tasks/{id}/enrollments/{enrollment_id}", Value::Null, "agent"),
+        get("/sop-tasks/{id}/enrollments/{enrollment_id}/why", "viewer"),
+        get("/sop-tasks/{id}/contacts/{contact_id}/why", "viewer"),
+        get("/sop-tasks/{id}/funnel", "viewer"),
+        get("/contacts/{id}/enrollments", "viewer"),
+        post("/sop-tasks/{id}/dry-run", &json!({}), "agent"),
         post("/contacts/import", &json!({"account_id": Uuid::nil(), "items": []}), "agent"),
         post("/jobs/batch", &json!({"jobs": []}), "agent"),
         post("/jobs/{id}/cancel", &nothing, "agent"),
@@ -178,6 +183,7 @@ async fn each_role_may_do_what_the_table_says_and_no_more() {
         for (role, client) in roles.iter().zip(&people) {
             let path = path.replace("{id}", &Uuid::now_v7().to_string());
             let path = path.replace("{enrollment_id}", &Uuid::now_v7().to_string());
+            let path = path.replace("{contact_id}", &Uuid::now_v7().to_string());
             let path = path.replace("{version}", "1").replace("{year}", "2027");
             let request = client.request(method.clone(), &path);
             let request = if body.is_null() { request } else { request.json(&body) };

@@ -143,6 +143,11 @@ impl Scene {
             .await;
     }
 
+    /// Where the clock of campaigns stands.
+    pub(super) async fn now(&self) -> DateTime<Utc> {
+        entropy_jobs::campaign::clock::now(&mut *self.book.conn().await).await.expect("a time")
+    }
+
     /// A friend of the account.
     pub(super) async fn friend(&self, wxid: &str) -> Uuid {
         self.friend_of(self.account, wxid).await
