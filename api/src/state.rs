@@ -103,6 +103,8 @@ pub struct Inner {
     pub(crate) intake: Intake,
     /// Finds messages.
     pub(crate) search: Arc<dyn MessageSearch>,
+    /// A search engine is configured, and its index to be kept.
+    pub(crate) has_search_engine: bool,
     /// The versions of campaigns' plans, read.
     pub(crate) plans: Plans,
     /// What organisations have in their queues.
@@ -137,6 +139,7 @@ impl AppState {
             addressees: Addressees::new(config.db.clone()),
             intake: Intake::new(config.db.clone(), config.waker.clone()),
             search: search::of(&config.db, &config.search)?,
+            has_search_engine: config.search.url.is_some(),
             plans: Plans::default(),
             queue_counts: Fresh::new(Duration::from_secs(2)),
             redis,

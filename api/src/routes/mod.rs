@@ -34,6 +34,7 @@ mod prices;
 mod properties;
 mod queues;
 mod reports;
+mod schedules;
 mod search;
 mod sends;
 mod sensitive_words;
@@ -73,7 +74,7 @@ enum Tag {
     Conversations,
     /// Plans that write to many people, step by step: what they say and send, when, and what stops them.
     Campaigns,
-    /// Queues, lanes and workers.
+    /// Queues, lanes, workers, and what the platform does by the clock.
     Operations,
     /// Prices of models and what was spent.
     Costs,
@@ -137,7 +138,7 @@ type Api = (
     ),
     queues::Queues,
     lanes::Lanes,
-    workers::Workers,
+    (workers::Workers, schedules::Schedules),
     (callback_events::CallbackEvents, search::MessageSearch),
     (costs::Costs, prices::Prices, budgets::Budgets, reports::Reports),
     audit::AuditLog,
@@ -171,7 +172,7 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
         ),
         queues::Queues,
         lanes::Lanes,
-        workers::Workers,
+        (workers::Workers, schedules::Schedules),
         (callback_events::CallbackEvents, search::MessageSearch),
         (costs::Costs, prices::Prices, budgets::Budgets, reports::Reports),
         audit::AuditLog,

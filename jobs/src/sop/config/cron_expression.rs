@@ -6,7 +6,7 @@
 
 use std::str::FromStr;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeZone, Utc};
 use chrono_tz::Tz;
 use cron::{Schedule, TimeUnitSpec};
 
@@ -36,6 +36,15 @@ pub enum NotATrigger {
 
 /// Reads the times of a trigger. They are at least an hour apart.
 pub fn schedule(text: &str) -> Result<Schedule, NotATrigger> {
+    let schedule = times(text)?;
+    if schedule.seconds().count() * schedule.minutes().count() > 1 {
+        return Err(NotATrigger::TooOften);
+    }
+    Ok(schedule)
+}
+
+/// Reads times, however close to each other.
+pub fn times(text: &str) -> Result<Schedule, NotATrigger> {
     if text.chars().nth(LONGEST).is_some() {
         return Err(NotATrigger::Form);
     }
@@ -52,9 +61,6 @@ pub fn schedule(text: &str) -> Result<Schedule, NotATrigger> {
     let weekday = weekdays(weekday).ok_or(NotATrigger::Form)?;
     let schedule = Schedule::from_str(&format!("{second} {minute} {hour} {day} {month} {weekday}"))
         .map_err(|_| NotATrigger::Form)?;
-    if schedule.seconds().count() * schedule.minutes().count() > 1 {
-        return Err(NotATrigger::TooOften);
-    }
     // A day that is not in the next leap years is in none.
     if schedule.after(&DateTime::<Utc>::UNIX_EPOCH).next().is_none() {
         return Err(NotATrigger::Never);
@@ -62,9 +68,17 @@ pub fn schedule(text: &str) -> Result<Schedule, NotATrigger> {
     Ok(schedule)
 }
 
-/// Returns the first time after a moment, as clocks in a zone show it.
+/// Returns the first time after a moment, as clocks in a zone show it. A time that comes twice, because the clock is set back,
+/// counts when it comes first; one that is left out does not come.
 pub fn next(schedule: &Schedule, zone: Tz, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    schedule.after(&after.with_timezone(&zone)).next().map(|at| at.to_utc())
+    schedule
+        .after(&after.with_timezone(&zone))
+        // In the hour that comes twice, the iterator also offers times before its start.
+        .find(|found| {
+            *found > after
+                && zone.from_local_datetime(&found.naive_local()).earliest().as_ref() == Some(found)
+        })
+        .map(|found| found.to_utc())
 }
 
 /// Writes the field of the days of the week by names.

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use entropy_jobs::job::Job;
 use entropy_jobs::kinds::{
     ai_reply, check_online, check_silence, cost_tally, download_media, each_account, expire_keys,
-    handle_callback, index_messages, prune_history, prune_media, reap_workers, send_message, settle_runs,
-    sop_step, sync_contacts,
+    handle_callback, index_messages, prune_history, prune_media, reap_workers, roll_up_costs, send_message,
+    settle_runs, sop_step, sync_contacts,
 };
 use entropy_jobs::message::{MAX_TEXT_CHARS, MAX_XML_BYTES, Message};
 use entropy_jobs::outbound_url::{MAX_LENGTH, UrlPolicy, check};
@@ -37,6 +37,7 @@ pub fn job_args(bytes: &[u8]) {
         "prune_history" => read::<prune_history::PruneHistory>(version, &args),
         "prune_media" => read::<prune_media::PruneMedia>(version, &args),
         "reap_workers" => read::<reap_workers::ReapWorkers>(version, &args),
+        "roll_up_costs" => read::<roll_up_costs::RollUpCosts>(version, &args),
         "settle_runs" => read::<settle_runs::SettleRuns>(version, &args),
         "sop_step" => read::<sop_step::SopStep>(version, &args),
         "sync_contacts" => read::<sync_contacts::SyncContacts>(version, &args),
@@ -45,7 +46,7 @@ pub fn job_args(bytes: &[u8]) {
 }
 
 /// How many kinds [`job_args`] knows; a test compares it with the registry.
-pub const KINDS: usize = 16;
+pub const KINDS: usize = 17;
 
 fn read<K: Job>(version: i16, args: &Value) {
     match registry::read::<K>(version, args.clone()) {
