@@ -86,7 +86,7 @@ async fn the_timetable_says_what_ran_last_and_what_runs_next() {
     let media = &lines["prune_media"];
     assert_eq!((&media["last_run_at"], &media["last_job"]), (&Value::Null, &Value::Null));
 
-    let asked = admin.post_once(&format!("{}/run", path(media)), "按一次", json!({})).await;
+    let asked = admin.post_once(&format!("{}/run", path(media)), "press-once", json!({})).await;
     let ran = asked.expect(202);
     assert_eq!(ran["created"], true);
     let done = eventually("the run has ended", secs(20), async || {
@@ -98,9 +98,10 @@ async fn the_timetable_says_what_ran_last_and_what_runs_next() {
     assert!(time(&done["last_run_at"]) > Utc::now() - TimeDelta::minutes(1), "{done:#}");
     assert_eq!(done["next_run_at"], media["next_run_at"], "its times stay as they are");
     // The same request again, and the same key for something else.
-    let again = admin.post_once(&format!("{}/run", path(media)), "按一次", json!({})).await.expect(200);
+    let again = admin.post_once(&format!("{}/run", path(media)), "press-once", json!({})).await.expect(200);
     assert_eq!((&again["created"], &again["job_id"]), (&json!(false), &ran["job_id"]));
-    let other = admin.post_once(&format!("{}/run", path(&lines["expire_keys"])), "按一次", json!({})).await;
+    let other =
+        admin.post_once(&format!("{}/run", path(&lines["expire_keys"])), "press-once", json!({})).await;
     assert_eq!(other.problem(409), "idempotency_key_reused");
     let jobs = "SELECT count(*) AS n FROM jobs WHERE kind = 'prune_media'";
     assert_eq!(platform.number(jobs).await, 1);
