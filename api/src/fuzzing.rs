@@ -30,6 +30,7 @@ fn http() -> Http {
         jwt_algorithm: "HS256".into(),
         jwt_hours: 24,
         registration: Registration::Closed,
+        platform_organization: None,
     }
 }
 

@@ -105,6 +105,8 @@ pub struct Inner {
     pub(crate) intake: Intake,
     /// Finds messages.
     pub(crate) search: Arc<dyn MessageSearch>,
+    /// A search engine is configured, and its index to be kept.
+    pub(crate) has_search_engine: bool,
     /// The versions of campaigns' plans, read.
     pub(crate) plans: Plans,
     /// Who has a plan played just now.
@@ -143,6 +145,7 @@ impl AppState {
             addressees: Addressees::new(config.db.clone()),
             intake: Intake::new(config.db.clone(), config.waker.clone()),
             search: search::of(&config.db, &config.search)?,
+            has_search_engine: config.search.url.is_some(),
             plans: Plans::default(),
             dry_runs: OneEach::default(),
             funnels: Fresh::new(Duration::from_secs(5)),

@@ -40,6 +40,7 @@ pub mod services;
 pub mod sop;
 pub mod spending;
 pub mod step;
+pub mod timetable;
 pub mod vault;
 pub mod wake;
 pub mod why;

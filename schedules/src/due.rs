@@ -1,21 +1,11 @@
-//! What is due: pure functions over an entry and the ticks that are already recorded.
+//! What is due: pure functions over the times of a line and the ticks that are already recorded.
 
 use std::iter::successors;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use entropy_jobs::timetable::{CatchUp, Timing};
 
-use crate::entries::Entry;
-
-/// What happens to ticks that nobody was there for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CatchUp {
-    /// They are let go.
-    Skip,
-    /// The latest of them runs, once for all.
-    RunOnce,
-}
-
-/// What a scheduler noticed about an entry.
+/// What a scheduler noticed about a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Moment {
     /// The clock started: whatever came due until then, it did not see.
@@ -25,14 +15,14 @@ pub(crate) enum Moment {
 }
 
 /// What is to be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Due {
     /// Nothing.
     Nothing,
     /// That ticks up to this one are settled.
     Remember(DateTime<Utc>),
-    /// The job of this tick, and that it is settled.
-    Enqueue(DateTime<Utc>),
+    /// The jobs of these ticks, in their order, and that they are settled.
+    Enqueue(Vec<DateTime<Utc>>),
 }
 
 /// A tick that is no later than this was not missed: a scheduler was restarted, or the machine was busy.
@@ -45,33 +35,52 @@ pub(crate) fn idempotency_key(name: &str, fire_at: DateTime<Utc>) -> String {
 
 /// Decides about the ticks up to `start`, given the last one that is recorded.
 ///
-/// An entry that has never ticked starts with a clean slate: its past is settled without a job.
-pub(crate) fn missed(entry: &Entry, last: Option<DateTime<Utc>>, start: DateTime<Utc>) -> Due {
-    let Some(latest) = latest_tick(entry, last.unwrap_or(DateTime::UNIX_EPOCH), start) else {
+/// Each tick of the last minute is due, whatever `catch_up` says: it is on time. A line that has never ticked starts with
+/// a clean slate: its past is settled without a job.
+pub(crate) fn missed(
+    timing: &Timing,
+    catch_up: CatchUp,
+    last: Option<DateTime<Utc>>,
+    start: DateTime<Utc>,
+) -> Due {
+    let Some(latest) = latest_tick(timing, last.unwrap_or(DateTime::UNIX_EPOCH), start) else {
         return Due::Nothing;
     };
-    let run = match entry.catch_up {
-        CatchUp::RunOnce => true,
-        CatchUp::Skip => start - latest <= ON_TIME,
-    };
-    if last.is_some() && run { Due::Enqueue(latest) } else { Due::Remember(latest) }
+    let Some(last) = last else { return Due::Remember(latest) };
+    // A tick that is as old as that is still on time.
+    let on_time: Vec<_> =
+        ticks(timing, last.max(start - ON_TIME - TimeDelta::nanoseconds(1)), start).collect();
+    match catch_up {
+        _ if !on_time.is_empty() => Due::Enqueue(on_time),
+        CatchUp::RunOnce => Due::Enqueue(vec![latest]),
+        CatchUp::Skip => Due::Remember(latest),
+    }
 }
 
-/// Tells whether a later tick is due by `now`. It stands for `moment`, which need not be pursued any more.
-pub(crate) fn is_overtaken(entry: &Entry, moment: Moment, now: DateTime<Utc>) -> bool {
+/// Tells whether a moment need not be pursued any more: it is not on time, and a later tick is due by `now`, which stands
+/// for it.
+pub(crate) fn is_overtaken(timing: &Timing, moment: Moment, now: DateTime<Utc>) -> bool {
     let (Moment::Start(at) | Moment::Tick(at)) = moment;
-    entry.next_after(at).is_some_and(|next| next <= now)
+    now - at > ON_TIME && timing.next_after(at).is_some_and(|next| next <= now)
+}
+
+/// Returns the ticks after `after` and not after `until`.
+fn ticks(
+    timing: &Timing,
+    after: DateTime<Utc>,
+    until: DateTime<Utc>,
+) -> impl Iterator<Item = DateTime<Utc>> + '_ {
+    successors(timing.next_after(after), |tick| timing.next_after(*tick))
+        .take_while(move |tick| *tick <= until)
 }
 
 /// Returns the latest tick after `after` and not after `until`.
-fn latest_tick(entry: &Entry, after: DateTime<Utc>, until: DateTime<Utc>) -> Option<DateTime<Utc>> {
+fn latest_tick(timing: &Timing, after: DateTime<Utc>, until: DateTime<Utc>) -> Option<DateTime<Utc>> {
     // Looks back in growing strides, so that a year of minutes is not walked one by one.
     let mut stride = TimeDelta::minutes(1);
     loop {
         let from = after.max(until - stride);
-        let latest = successors(entry.next_after(from), |tick| entry.next_after(*tick))
-            .take_while(|tick| *tick <= until)
-            .last();
+        let latest = ticks(timing, from, until).last();
         if latest.is_some() || from == after {
             return latest;
         }
@@ -82,8 +91,6 @@ fn latest_tick(entry: &Entry, after: DateTime<Utc>, until: DateTime<Utc>) -> Opt
 #[cfg(test)]
 pub(crate) mod tests {
     use chrono_tz::Tz;
-    use entropy_jobs::enqueue::new_job;
-    use entropy_jobs::kinds::expire_keys::ExpireKeys;
 
     use super::*;
 
@@ -91,9 +98,12 @@ pub(crate) mod tests {
         text.parse().expect("a time")
     }
 
-    pub(crate) fn entry(cron: &'static str, zone: Tz, catch_up: CatchUp) -> Entry {
-        Entry::new("test", cron, zone, catch_up, |options| new_job(&ExpireKeys { keep_days: 1 }, options))
-            .expect("a valid expression")
+    pub(crate) fn timing(cron: &str, zone: Tz) -> Timing {
+        Timing::new(cron, zone).expect("a valid expression")
+    }
+
+    fn hourly() -> Timing {
+        timing("0 * * * *", Tz::UTC)
     }
 
     #[test]
@@ -102,8 +112,8 @@ pub(crate) mod tests {
         assert_eq!(idempotency_key("prune_history", fire_at), "schedule:prune_history:2026-11-22T19:20:00Z");
     }
 
-    fn check_latest(cron: &'static str, zone: Tz, after: &str, until: &str, expected: Option<&str>) {
-        let found = latest_tick(&entry(cron, zone, CatchUp::RunOnce), at(after), at(until));
+    fn check_latest(cron: &str, zone: Tz, after: &str, until: &str, expected: Option<&str>) {
+        let found = latest_tick(&timing(cron, zone), at(after), at(until));
         assert_eq!(found, expected.map(at), "{cron} in {zone} after {after} until {until}");
     }
 
@@ -182,34 +192,58 @@ pub(crate) mod tests {
     fn missed_ticks_run_once_or_are_let_go() {
         let (last, start) = (Some(at("2026-11-22T05:00:00Z")), at("2026-11-22T12:30:00Z"));
         let latest = at("2026-11-22T12:00:00Z");
-        let hourly = |catch_up| entry("0 0 * * * *", Tz::UTC, catch_up);
-        assert_eq!(missed(&hourly(CatchUp::RunOnce), last, start), Due::Enqueue(latest));
-        assert_eq!(missed(&hourly(CatchUp::Skip), last, start), Due::Remember(latest));
-        assert_eq!(missed(&hourly(CatchUp::RunOnce), Some(latest), start), Due::Nothing);
+        assert_eq!(missed(&hourly(), CatchUp::RunOnce, last, start), Due::Enqueue(vec![latest]));
+        assert_eq!(missed(&hourly(), CatchUp::Skip, last, start), Due::Remember(latest));
+        assert_eq!(missed(&hourly(), CatchUp::RunOnce, Some(latest), start), Due::Nothing);
     }
 
     #[test]
     fn a_restart_across_a_tick_does_not_skip_it() {
-        let hourly = entry("0 0 * * * *", Tz::UTC, CatchUp::Skip);
         let last = Some(at("2026-11-22T11:00:00Z"));
         let tick = at("2026-11-22T12:00:00Z");
-        assert_eq!(missed(&hourly, last, at("2026-11-22T12:00:20Z")), Due::Enqueue(tick));
-        assert_eq!(missed(&hourly, last, at("2026-11-22T12:01:01Z")), Due::Remember(tick));
+        let missed = |start| missed(&hourly(), CatchUp::Skip, last, at(start));
+        assert_eq!(missed("2026-11-22T12:00:20Z"), Due::Enqueue(vec![tick]));
+        assert_eq!(missed("2026-11-22T12:01:00Z"), Due::Enqueue(vec![tick]));
+        assert_eq!(missed("2026-11-22T12:01:01Z"), Due::Remember(tick));
+    }
+
+    #[test]
+    fn a_restart_across_several_ticks_skips_none_of_the_last_minute() {
+        let often = timing("*/10 * * * * *", Tz::UTC);
+        let tick = |second| at(&format!("2026-11-22T12:00:{second:02}Z"));
+        for catch_up in [CatchUp::Skip, CatchUp::RunOnce] {
+            let missed = |last, start| missed(&often, catch_up, Some(last), start);
+            let three = Due::Enqueue(vec![tick(10), tick(20), tick(30)]);
+            assert_eq!(missed(tick(0), at("2026-11-22T12:00:30.5Z")), three);
+            assert_eq!(missed(tick(20), at("2026-11-22T12:00:30.5Z")), Due::Enqueue(vec![tick(30)]));
+            // Those before were missed, and the later ones stand for them.
+            let Due::Enqueue(found) = missed(tick(0), at("2026-11-22T14:00:05Z")) else { panic!("ticks") };
+            assert_eq!(found.len(), 6);
+            assert_eq!(found[0], at("2026-11-22T13:59:10Z"));
+        }
     }
 
     #[test]
     fn the_first_boot_makes_nothing_good_but_draws_the_line() {
-        let hourly = entry("0 0 * * * *", Tz::UTC, CatchUp::RunOnce);
         let start = at("2026-11-22T12:00:01Z");
-        assert_eq!(missed(&hourly, None, start), Due::Remember(at("2026-11-22T12:00:00Z")));
+        let line = Due::Remember(at("2026-11-22T12:00:00Z"));
+        assert_eq!(missed(&hourly(), CatchUp::RunOnce, None, start), line);
     }
 
     #[test]
     fn a_moment_is_overtaken_by_the_next_tick() {
-        let hourly = entry("0 0 * * * *", Tz::UTC, CatchUp::Skip);
         let tick = Moment::Tick(at("2026-11-22T12:00:00Z"));
-        assert!(!is_overtaken(&hourly, tick, at("2026-11-22T12:59:59Z")));
-        assert!(is_overtaken(&hourly, tick, at("2026-11-22T13:00:00Z")));
-        assert!(is_overtaken(&hourly, Moment::Start(at("2026-11-22T12:30:00Z")), at("2026-11-22T13:00:00Z")));
+        assert!(!is_overtaken(&hourly(), tick, at("2026-11-22T12:59:59Z")));
+        assert!(is_overtaken(&hourly(), tick, at("2026-11-22T13:00:00Z")));
+        let start = Moment::Start(at("2026-11-22T12:30:00Z"));
+        assert!(is_overtaken(&hourly(), start, at("2026-11-22T13:00:00Z")));
+    }
+
+    #[test]
+    fn a_tick_of_the_last_minute_is_pursued_although_another_is_due() {
+        let often = timing("* * * * * *", Tz::UTC);
+        let tick = Moment::Tick(at("2026-11-22T12:00:00Z"));
+        assert!(!is_overtaken(&often, tick, at("2026-11-22T12:01:00Z")));
+        assert!(is_overtaken(&often, tick, at("2026-11-22T12:01:01Z")));
     }
 }

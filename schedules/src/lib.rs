@@ -3,6 +3,9 @@
 //! A schedule enqueues and does nothing else. Any number of schedulers may run: the idempotency key of a tick is its
 //! schedule and its fire time, so each tick is one job however many notice it.
 //!
+//! The timetable stands in the record, where people change it over the API. The program brings its lines ([`entries`]) at its
+//! start and leaves alone what people have changed.
+//!
 //! Start reading at [`entries`], the table; `due.rs` decides what was missed; [`Ticker`] keeps the time. Beside the timetable,
 //! `campaigns.rs` fires the plans whose time has come.
 
@@ -10,6 +13,7 @@ mod book;
 mod campaigns;
 mod due;
 mod entries;
+mod line;
 #[cfg(test)]
 mod properties;
 mod ticker;
@@ -20,11 +24,11 @@ use entropy_jobs::wake::Waker;
 use entropy_schema::{Db, Profile};
 use tokio_util::sync::CancellationToken;
 
-pub use due::CatchUp;
 pub use entries::{Entry, entries, indexing};
 pub use ticker::Ticker;
 
-/// Connections of a scheduler: it writes a few rows an hour, and one slow schedule must not stop the others.
+/// Connections of a scheduler: it reads its lines every two seconds and writes a few rows an hour, and one slow schedule must
+/// not stop the others.
 const CONNECTIONS: usize = 3;
 
 /// Runs the timetable until `stop`.

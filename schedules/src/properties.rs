@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Datelike, NaiveDateTime, TimeDelta, Timelike, Utc};
 use chrono_tz::Tz;
+use entropy_jobs::timetable::{CatchUp, Timing};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::due::tests::{at, entry};
-use crate::due::{CatchUp, Due, missed};
-use crate::entries::Entry;
+use crate::due::tests::{at, timing};
+use crate::due::{Due, missed};
 
 /// Zones whose clocks jump by an hour, by half an hour, at midnight, and never.
 const ZONES: [Tz; 8] = [
@@ -42,26 +42,24 @@ const DAYS: [&str; 10] = [
 struct Wish {
     minutes: BTreeSet<u32>,
     hours: BTreeSet<u32>,
-    /// 1 is Sunday, as the expressions count.
+    /// 0 is Sunday.
     weekdays: BTreeSet<u32>,
 }
 
 impl Wish {
-    fn expression(&self) -> &'static str {
+    fn expression(&self) -> String {
         let list = |numbers: &BTreeSet<u32>| match numbers.is_empty() {
             true => "*".to_owned(),
             false => numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(","),
         };
-        let text = format!("0 {} {} * * {}", list(&self.minutes), list(&self.hours), list(&self.weekdays));
-        // Entries are made once per process; a test makes a few hundred.
-        Box::leak(text.into_boxed_str())
+        format!("{} {} * * {}", list(&self.minutes), list(&self.hours), list(&self.weekdays))
     }
 
     fn grants(&self, wall: NaiveDateTime) -> bool {
         let any_or = |numbers: &BTreeSet<u32>, n| numbers.is_empty() || numbers.contains(&n);
         any_or(&self.minutes, wall.minute())
             && any_or(&self.hours, wall.hour())
-            && any_or(&self.weekdays, wall.weekday().num_days_from_sunday() + 1)
+            && any_or(&self.weekdays, wall.weekday().num_days_from_sunday())
     }
 
     /// Every tick in `(from, until]`: looks at the wall each minute. A time that comes twice counts when it comes first.
@@ -87,7 +85,7 @@ fn wish() -> impl Strategy<Value = Wish> {
     (
         set(60),
         set(24),
-        prop_oneof![3 => Just(BTreeSet::new()), 1 => prop::collection::btree_set(1..8_u32, 1..4)],
+        prop_oneof![3 => Just(BTreeSet::new()), 1 => prop::collection::btree_set(0..7_u32, 1..4)],
     )
         .prop_map(|(minutes, hours, weekdays)| Wish { minutes, hours, weekdays })
 }
@@ -100,8 +98,8 @@ fn stretch() -> impl Strategy<Value = (DateTime<Utc>, DateTime<Utc>)> {
     })
 }
 
-fn walk(entry: &Entry, from: DateTime<Utc>, until: DateTime<Utc>) -> Vec<DateTime<Utc>> {
-    std::iter::successors(entry.next_after(from), |tick| entry.next_after(*tick))
+fn walk(timing: &Timing, from: DateTime<Utc>, until: DateTime<Utc>) -> Vec<DateTime<Utc>> {
+    std::iter::successors(timing.next_after(from), |tick| timing.next_after(*tick))
         .take_while(|tick| *tick <= until)
         .take(3000)
         .collect()
@@ -114,8 +112,8 @@ proptest! {
     fn ticks_are_those_of_the_clock_on_the_wall(wish in wish(), zone in select(&ZONES[..]), stretch in stretch()) {
         let (from, until) = stretch;
         let expected = wish.ticks(zone, from, until);
-        let entry = entry(wish.expression(), zone, CatchUp::RunOnce);
-        prop_assert_eq!(walk(&entry, from, until), expected, "{} in {}", entry.cron, zone);
+        let timing = timing(&wish.expression(), zone);
+        prop_assert_eq!(walk(&timing, from, until), expected, "{} in {}", timing.cron(), zone);
     }
 
     #[test]
@@ -123,23 +121,26 @@ proptest! {
         wish in wish(), zone in select(&ZONES[..]), stretch in stretch(), ever in any::<bool>(),
     ) {
         let (from, until) = stretch;
-        let latest = wish.ticks(zone, from, until).last().copied();
+        let ticks = wish.ticks(zone, from, until);
+        let on_time: Vec<_> =
+            ticks.iter().copied().filter(|tick| until - *tick <= TimeDelta::minutes(1)).collect();
+        let timing = timing(&wish.expression(), zone);
         for catch_up in [CatchUp::RunOnce, CatchUp::Skip] {
-            let entry = entry(wish.expression(), zone, catch_up);
-            let found = missed(&entry, Some(from), until);
-            let on_time = latest.is_some_and(|tick| until - tick <= TimeDelta::minutes(1));
-            let expected = match latest {
+            let found = missed(&timing, catch_up, Some(from), until);
+            let expected = match ticks.last() {
                 None => Due::Nothing,
-                Some(tick) if catch_up == CatchUp::RunOnce || on_time => Due::Enqueue(tick),
-                Some(tick) => Due::Remember(tick),
+                Some(_) if !on_time.is_empty() => Due::Enqueue(on_time.clone()),
+                Some(tick) if catch_up == CatchUp::RunOnce => Due::Enqueue(vec![*tick]),
+                Some(tick) => Due::Remember(*tick),
             };
-            prop_assert_eq!(found, expected, "{} in {}", entry.cron, zone);
+            prop_assert_eq!(found, expected, "{} in {}", timing.cron(), zone);
             // Whoever looks again finds nothing left to do.
-            if let Some(tick) = latest {
-                prop_assert_eq!(missed(&entry, Some(tick), until), Due::Nothing);
+            if let Some(tick) = ticks.last() {
+                prop_assert_eq!(missed(&timing, catch_up, Some(*tick), until), Due::Nothing);
             }
             if ever {
-                prop_assert!(!matches!(missed(&entry, None, until), Due::Enqueue(_)), "the past of a new entry");
+                let first = missed(&timing, catch_up, None, until);
+                prop_assert!(!matches!(first, Due::Enqueue(_)), "the past of a new line");
             }
         }
     }

@@ -310,6 +310,28 @@ diesel::table! {
 }
 
 diesel::table! {
+    cost_rollup_progress (organization_id) {
+        organization_id -> Uuid,
+        rolled_up_to -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    cost_rollups (organization_id, hour, model_name, wechat_account_id, user_id) {
+        organization_id -> Uuid,
+        hour -> Timestamptz,
+        model_name -> Text,
+        wechat_account_id -> Uuid,
+        user_id -> Uuid,
+        cost -> Numeric,
+        input_tokens -> Numeric,
+        output_tokens -> Numeric,
+        requests -> BigInt,
+        unpriced -> BigInt,
+    }
+}
+
+diesel::table! {
     drafts (id) {
         id -> Uuid,
         organization_id -> Uuid,
@@ -895,6 +917,8 @@ diesel::allow_tables_to_appear_in_same_query!(
     contacts,
     conversations,
     cost_ledgers,
+    cost_rollup_progress,
+    cost_rollups,
     drafts,
     group_members,
     idempotency_keys,

@@ -59,6 +59,17 @@ pub async fn organizations_named(conn: &mut Conn, name: &str, id: Option<Uuid>) 
         .await?)
 }
 
+/// Returns the organisation that was made first, beside that of the platform itself.
+pub async fn first_organization(conn: &mut Conn) -> Result<Option<Uuid>> {
+    Ok(organizations::table
+        .filter(organizations::id.ne(crate::SYSTEM_ORGANIZATION))
+        .order((organizations::created_at, organizations::id))
+        .select(organizations::id)
+        .first(conn)
+        .await
+        .optional()?)
+}
+
 /// Adds a person. A taken username violates [`USERNAME_KEY`].
 pub async fn insert(conn: &mut Conn, user: &User) -> Result<()> {
     diesel::insert_into(users::table).values(user).execute(conn).await?;

@@ -27,6 +27,7 @@ Environment (an empty variable counts as not set; .env.example has them all with
   JWT_ALGORITHM            HS256, HS384 or HS512                        (default: HS256)
   JWT_EXPIRE_HOURS         how long a login lasts                       (default: 24)
   REGISTRATION             open or closed                               (default: open)
+  PLATFORM_ORGANIZATION    id of the organisation that runs the install (default: the one that was made first)
   ENCRYPTION_KEY           32 bytes in base64; seals provider tokens    (default: derived from JWT_SECRET_KEY)
   GEWE_API_ENDPOINT        whole prefix, http://host/gewe/v2/api        (required by worker)
   GEWE_TOKEN_ID            token of accounts that have none of their own

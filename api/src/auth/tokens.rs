@@ -110,6 +110,7 @@ mod tests {
             jwt_algorithm: "HS256".into(),
             jwt_hours: hours,
             registration: Registration::Open,
+            platform_organization: None,
         })
         .expect("a configuration")
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use entropy_jobs::sop::config::reading;
+use entropy_jobs::sop::finding::Finding;
 use entropy_jobs::step;
 use futures::StreamExt;
 use poem::http::StatusCode;
@@ -24,7 +25,8 @@ const MAX_DRAINED_BYTES: usize = 16 << 20;
 /// How long a body may take to arrive.
 const MAX_TIME: Duration = Duration::from_secs(30);
 
-/// A JSON body that has the form of `T`, and no field more.
+/// A JSON body that has the form of `T`, and no field more, nor one twice: readers differ in which of the two they take, so
+/// what a person has looked at might not be what is carried out.
 #[derive(Debug)]
 pub(crate) struct Body<T>(pub T);
 
@@ -54,40 +56,6 @@ impl<T: ParseFromJSON> ParsePayload for Body<T> {
 }
 
 impl_apirequest_for_payload!(Body<T>, T: ParseFromJSON);
-
-/// A JSON body in which no field stands twice. Readers differ in which of the two they take, so what a person has looked at
-/// might not be what is carried out: that must not be with plans.
-#[derive(Debug)]
-pub(crate) struct StrictBody<T>(pub T);
-
-impl<T: ParseFromJSON> Payload for StrictBody<T> {
-    const CONTENT_TYPE: &'static str = "application/json";
-
-    fn check_content_type(content_type: &str) -> bool {
-        <Json<T> as Payload>::check_content_type(content_type)
-    }
-
-    fn schema_ref() -> MetaSchemaRef {
-        T::schema_ref()
-    }
-
-    fn register(registry: &mut Registry) {
-        T::register(registry);
-    }
-}
-
-impl<T: ParseFromJSON> ParsePayload for StrictBody<T> {
-    const IS_REQUIRED: bool = true;
-
-    async fn from_request(_: &Request, body: &mut RequestBody) -> Result<Self> {
-        let bytes = read_in_time(body.take().map_err(ApiError::internal)?, MAX_BYTES).await?;
-        let read = parse(&bytes)?;
-        refuse_repeated(&bytes)?;
-        Ok(StrictBody(read))
-    }
-}
-
-impl_apirequest_for_payload!(StrictBody<T>, T: ParseFromJSON);
 
 /// A JSON body that may also be left out.
 #[derive(Debug)]
@@ -168,9 +136,10 @@ fn parse<T: ParseFromJSON>(bytes: &[u8]) -> Result<T, ApiError> {
 fn json(bytes: &[u8]) -> Result<Value, ApiError> {
     let text = std::str::from_utf8(bytes)
         .map_err(|_| ApiError::invalid("The body is not UTF-8. Send JSON encoded as UTF-8."))?;
-    let value: Value = serde_json::from_str(text).map_err(|error| {
+    let value = reading::read(bytes).or_else(|findings| {
+        let Err(error) = serde_json::from_str::<Value>(text) else { return Err(repeated(findings)) };
         let (line, column) = (error.line(), error.column());
-        ApiError::invalid(format!("The body is not JSON: look at line {line}, column {column}."))
+        Err(ApiError::invalid(format!("The body is not JSON: look at line {line}, column {column}.")))
     })?;
     // Postgres stores no text with it, and it is never meant.
     if text.contains("\\u0000")
@@ -182,14 +151,11 @@ fn json(bytes: &[u8]) -> Result<Value, ApiError> {
     Ok(value)
 }
 
-/// Refuses JSON in which a field stands twice.
-fn refuse_repeated(bytes: &[u8]) -> Result<(), ApiError> {
-    let Err(findings) = reading::read(bytes) else { return Ok(()) };
-    let problems = findings
-        .into_iter()
-        .map(|finding| FieldProblem::new(dotted(&finding.path), "repeated_field", finding.message))
-        .collect();
-    Err(ApiError::malformed(problems))
+/// Says which fields stand twice.
+fn repeated(findings: Vec<Finding>) -> ApiError {
+    let problem =
+        |finding: Finding| FieldProblem::new(dotted(&finding.path), "repeated_field", finding.message);
+    ApiError::malformed(findings.into_iter().map(problem).collect())
 }
 
 /// Writes a JSON pointer as our paths are written: `/steps/3/next` is `steps[3].next`.
@@ -250,8 +216,8 @@ mod tests {
 
     #[test]
     fn a_field_that_stands_twice_is_named_by_its_place() {
-        assert!(refuse_repeated(br#"{"a": [{"b": 1}, {"b": 2}]}"#).is_ok());
-        let error = refuse_repeated(br#"{"a": [{"b": 1}, {"b": 2, "c": 0, "b": 3}]}"#).expect_err("twice");
+        assert!(json(br#"{"a": [{"b": 1}, {"b": 2}]}"#).is_ok());
+        let error = json(br#"{"a": [{"b": 1}, {"b": 2, "c": 0, "b": 3}]}"#).expect_err("twice");
         assert_eq!((error.status_code(), error.code()), (StatusCode::BAD_REQUEST, "invalid_request"));
         let problems = error.into_errors();
         assert_eq!(

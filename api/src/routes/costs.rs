@@ -4,6 +4,7 @@ use bigdecimal::{BigDecimal, ToPrimitive};
 use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
 use entropy_jobs::repricing::{self, Span};
+use entropy_schema::cost_rollups;
 use entropy_schema::costs::{self, Filter, GroupBy, Line};
 use entropy_schema::settings;
 use poem::web::Data;
@@ -302,9 +303,12 @@ impl Costs {
             _ => (vec![range.from, range.to], Vec::new()),
         };
         let groups =
-            costs::grouped(&mut conn, caller.organization_id, &bounds, group_by.into(), MOST_GROUPS).await?;
-        let total =
-            costs::spent(&mut conn, caller.organization_id, None, None, None, range.from, range.to).await?;
+            cost_rollups::grouped(&mut conn, caller.organization_id, &bounds, group_by.into(), MOST_GROUPS)
+                .await?;
+        // One group of everything: there may be more groups than are shown.
+        let all = [range.from, range.to];
+        let all = cost_rollups::grouped(&mut conn, caller.organization_id, &all, GroupBy::Day, 1).await?;
+        let total = all.into_iter().next().map(|all| all.cost).unwrap_or_default();
         let mut items: Vec<CostView> = groups
             .into_iter()
             .map(|group| CostView {

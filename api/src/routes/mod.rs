@@ -35,6 +35,7 @@ mod prices;
 mod properties;
 mod queues;
 mod reports;
+mod schedules;
 mod search;
 mod sends;
 mod sensitive_words;
@@ -81,7 +82,7 @@ enum Tag {
     Conversations,
     /// Plans that write to many people, step by step: what they say and send, when, and what stops them.
     Campaigns,
-    /// Queues, lanes and workers.
+    /// Queues, lanes, workers, and what the platform does by the clock.
     Operations,
     /// Prices of models and what was spent.
     Costs,
@@ -154,7 +155,7 @@ type Api = (
     ),
     queues::Queues,
     lanes::Lanes,
-    workers::Workers,
+    (workers::Workers, schedules::Schedules),
     (callback_events::CallbackEvents, search::MessageSearch),
     (costs::Costs, prices::Prices, budgets::Budgets, reports::Reports),
     audit::AuditLog,
@@ -188,7 +189,7 @@ fn service() -> OpenApiService<Operations<Api>, ()> {
         ),
         queues::Queues,
         lanes::Lanes,
-        workers::Workers,
+        (workers::Workers, schedules::Schedules),
         (callback_events::CallbackEvents, search::MessageSearch),
         (costs::Costs, prices::Prices, budgets::Budgets, reports::Reports),
         audit::AuditLog,

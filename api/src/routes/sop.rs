@@ -19,7 +19,7 @@ use super::sop_tasks_view::{TargetType, view};
 use crate::AppState;
 use crate::auth::caller::Caller;
 use crate::auth::role::Role;
-use crate::http::body::StrictBody;
+use crate::http::body::Body;
 use crate::http::origin::Origin;
 use crate::http::text::Text;
 use crate::problem::ApiError;
@@ -131,7 +131,7 @@ impl Sop {
         &self,
         state: Data<&AppState>,
         caller: Caller,
-        body: StrictBody<ValidatePlan>,
+        body: Body<ValidatePlan>,
     ) -> Result<Json<PlanReport>, ApiError> {
         let now = state.now().await;
         let mut conn = state.db.conn().await?;
@@ -174,7 +174,7 @@ impl Sop {
         state: Data<&AppState>,
         caller: Caller,
         origin: Origin,
-        body: StrictBody<PlanFile>,
+        body: Body<PlanFile>,
     ) -> Result<Created, ApiError> {
         caller.require(Role::Agent)?;
         let file = body.0;

@@ -25,7 +25,7 @@ use super::sop_tasks_view::{
 use crate::AppState;
 use crate::auth::caller::Caller;
 use crate::auth::role::Role;
-use crate::http::body::StrictBody;
+use crate::http::body::Body;
 use crate::http::origin::Origin;
 use crate::http::text::Text;
 use crate::page::{Ask, Page, bad_cursor, decode, encode, limit_of};
@@ -81,7 +81,7 @@ impl SopTasks {
         state: Data<&AppState>,
         caller: Caller,
         origin: Origin,
-        body: StrictBody<PutPlan>,
+        body: Body<PutPlan>,
     ) -> Result<Created, ApiError> {
         caller.require(Role::Agent)?;
         let now = state.now().await;
@@ -149,7 +149,7 @@ impl SopTasks {
         caller: Caller,
         origin: Origin,
         id: Path<Uuid>,
-        body: StrictBody<PutPlan>,
+        body: Body<PutPlan>,
     ) -> Result<Json<PlanView>, ApiError> {
         caller.require(Role::Agent)?;
         let now = state.now().await;

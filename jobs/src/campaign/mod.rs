@@ -57,5 +57,5 @@ pub mod succession;
 pub mod surroundings;
 pub mod ticks;
 pub mod trigger;
-pub mod write;
 pub mod why;
+pub mod write;

@@ -16,6 +16,7 @@ pub mod index_messages;
 pub mod prune_history;
 pub mod prune_media;
 pub mod reap_workers;
+pub mod roll_up_costs;
 pub mod send_message;
 pub mod settle_runs;
 pub mod sop_enroll;
@@ -40,6 +41,7 @@ pub fn registry() -> Registry {
         .register::<prune_history::PruneHistory>()
         .register::<prune_media::PruneMedia>()
         .register::<reap_workers::ReapWorkers>()
+        .register::<roll_up_costs::RollUpCosts>()
         .register::<send_message::SendMessage>()
         .register::<settle_runs::SettleRuns>()
         .register::<sop_enroll::SopEnroll>()

@@ -255,6 +255,8 @@ pub struct Http {
     pub jwt_hours: i64,
     /// `REGISTRATION`: open or closed.
     pub registration: Registration,
+    /// `PLATFORM_ORGANIZATION`: the organisation whose admins may change what belongs to the whole install. None: the first one.
+    pub platform_organization: Option<uuid::Uuid>,
 }
 
 impl Http {
@@ -277,12 +279,20 @@ impl Http {
             Some("closed") => Registration::Closed,
             Some(_) => bail!("REGISTRATION must be open or closed"),
         };
+        let platform_organization = match env("PLATFORM_ORGANIZATION") {
+            None => None,
+            // Its id: a name may be taken by somebody else.
+            Some(id) => {
+                Some(id.trim().parse().context("PLATFORM_ORGANIZATION must be the id of an organisation")?)
+            }
+        };
         Ok(Http {
             bind: parsed(env, "BIND", ([127, 0, 0, 1], 8000).into(), "an address such as 127.0.0.1:8000")?,
             jwt_secret: Secret::new(jwt_secret),
             jwt_algorithm,
             jwt_hours,
             registration,
+            platform_organization,
         })
     }
 }
@@ -370,6 +380,21 @@ mod tests {
         };
         assert!(message(Stores::load(&with("0"))).contains("DATABASE_POOL_SIZE"));
         assert_eq!(Stores::load(&with("1")).expect("one connection").pool_size, 1);
+    }
+
+    #[test]
+    fn the_organisation_that_runs_the_install_is_named_by_its_id() {
+        let with = |id: &'static str| {
+            move |name: &str| match name {
+                "JWT_SECRET_KEY" => Some("a secret of some length".to_owned()),
+                "PLATFORM_ORGANIZATION" => Some(id.to_owned()),
+                _ => None,
+            }
+        };
+        assert!(message(Http::load(&with("熵变销售"))).contains("PLATFORM_ORGANIZATION"));
+        let id = "0190aaaa-0000-7000-8000-000000000001";
+        let named = Http::load(&with(id)).expect("an id").platform_organization;
+        assert_eq!(named, Some(id.parse().expect("an id")));
     }
 
     #[test]

@@ -163,6 +163,13 @@ fn operations() -> Vec<(Method, &'static str, Value, &'static str)> {
         get("/stop", "viewer"),
         post("/stop", &json!({"scope": "account", "reason": "停"}), "manager"),
         (Method::DELETE, "/stop", json!({"scope": "account"}), "manager"),
+        get("/schedules", "manager"),
+        get("/schedules/{id}", "manager"),
+        post("/schedules", &json!({"name": "", "task": "expire_keys", "cron": "0 * * * *"}), "admin"),
+        (Method::PUT, "/schedules", json!({"name": "没有这一行"}), "admin"),
+        (Method::PUT, "/schedules/{id}", json!({}), "admin"),
+        (Method::DELETE, "/schedules/{id}", Value::Null, "admin"),
+        post("/schedules/{id}/run", &nothing, "admin"),
         post("/users", &json!({"username": "a", "password": "a", "role": "admin"}), "admin"),
         (Method::PUT, "/users/{id}", json!({}), "admin"),
     ]

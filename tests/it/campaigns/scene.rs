@@ -1,12 +1,9 @@
 //! An account, customers, a plan that runs, and a clock that stands where the test puts it.
 
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use diesel::sql_query;
-use diesel::sql_types::Text;
-use diesel_async::{AsyncConnection, RunQueryDsl};
+use diesel_async::AsyncConnection;
 use entropy_jobs::campaign::dispatch;
 use entropy_jobs::campaign::enroll::{Cause, Enrolled, enroll};
 use entropy_jobs::conversation::apply::apply;
@@ -16,71 +13,20 @@ use entropy_jobs::kinds::send_message::SendMessage;
 use entropy_jobs::kinds::sop_enroll::SopEnroll;
 use entropy_jobs::kinds::sop_step::SopStep;
 use entropy_jobs::kinds::sop_write::SopWrite;
-use entropy_jobs::message;
 use entropy_jobs::process::config::Ceilings;
-use entropy_jobs::provider::{Device, ErrorClass, MessageSender, SendError, Sent};
 use entropy_jobs::secret::Secret;
-use entropy_jobs::services::{Context, FloodGuard, Services};
+use entropy_jobs::services::{Context, Services};
 use entropy_schema::record::claim::Claimed;
 use entropy_schema::record::dispatch::{self as record, Dispatched};
 use entropy_schema::record::finish::{Becomes, Finish};
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::harness::Book;
 use crate::harness::book::end_of;
+use crate::harness::phone::Phone;
 use crate::harness::services;
-
-/// Takes everything and remembers it, unless it was told to refuse.
-#[derive(Default)]
-struct Phone {
-    received: Mutex<Vec<(String, String)>>,
-    refuses: Mutex<bool>,
-}
-
-impl MessageSender for Phone {
-    fn send<'a>(
-        &'a self,
-        _: &'a Device,
-        to_wxid: &'a str,
-        message: &'a message::Message,
-        _: Instant,
-        _: &'a str,
-    ) -> BoxFuture<'a, Result<Sent, SendError>> {
-        if *self.refuses.lock().expect("the phone") {
-            let error = SendError {
-                class: ErrorClass::Refused,
-                code: "gewe_refused",
-                message: "refused".to_owned(),
-                detail: None,
-            };
-            return async { Err(error) }.boxed();
-        }
-        let mut received = self.received.lock().expect("the phone");
-        received.push((to_wxid.to_owned(), message.readable().to_owned()));
-        let new_msg_id = format!("90071992547409{:04}", received.len());
-        async { Ok(Sent { msg_id: None, new_msg_id, create_time: None }) }.boxed()
-    }
-
-    fn check_online<'a>(&'a self, _: &'a Device, _: &'a str) -> BoxFuture<'a, Result<bool, SendError>> {
-        async { Ok(true) }.boxed()
-    }
-}
-
-impl FloodGuard for Phone {
-    fn check(&self, _: &str) -> Result<(), Duration> {
-        Ok(())
-    }
-}
-
-#[derive(diesel::QueryableByName)]
-struct Word {
-    #[diesel(sql_type = Text)]
-    word: String,
-}
 
 /// A book with an account, and everything that an attempt needs.
 pub(super) struct Scene {
@@ -330,7 +276,7 @@ impl Scene {
 
     /// What the phone has been told to say, as recipient and words.
     pub(super) fn said(&self) -> Vec<(String, String)> {
-        self.phone.received.lock().expect("the phone").clone()
+        self.phone.received()
     }
 
     /// Only the words.
@@ -340,7 +286,7 @@ impl Scene {
 
     /// Makes the phone refuse what it is told to say, or take it again.
     pub(super) fn refuses(&self, refuses: bool) {
-        *self.phone.refuses.lock().expect("the phone") = refuses;
+        self.phone.refuse(refuses);
     }
 
     /// All enrollments, oldest first, as `state step due reason/wait outcome`, times in Shanghai.
@@ -363,8 +309,7 @@ impl Scene {
 
     /// The lines that a statement selects as `word`.
     pub(super) async fn lines(&self, statement: &str) -> Vec<String> {
-        let rows: Vec<Word> = sql_query(statement).load(&mut *self.book.conn().await).await.expect("lines");
-        rows.into_iter().map(|row| row.word).collect()
+        self.book.words(statement).await
     }
 }
 

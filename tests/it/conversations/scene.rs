@@ -1,12 +1,9 @@
 //! An account with a customer, events that come in, and answers that try to leave.
 
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use diesel::sql_query;
-use diesel::sql_types::Text;
-use diesel_async::{AsyncConnection, RunQueryDsl};
+use diesel_async::AsyncConnection;
 use entropy_jobs::class::Class;
 use entropy_jobs::conversation::apply::{Applied, apply};
 use entropy_jobs::conversation::mode::{self, Standing};
@@ -18,59 +15,19 @@ use entropy_jobs::kinds::send_message::SendMessage;
 use entropy_jobs::lifecycle::OnUnknown;
 use entropy_jobs::message::{self, Text as Words};
 use entropy_jobs::process::config::Ceilings;
-use entropy_jobs::provider::{Device, MessageSender, SendError, Sent};
 use entropy_jobs::secret::Secret;
-use entropy_jobs::services::{Context, FloodGuard, Services};
+use entropy_jobs::services::{Context, Services};
 use entropy_schema::conversations::{self, Conversation};
 use entropy_schema::record::dispatch::Dispatched;
 use entropy_schema::record::finish::Becomes;
 use entropy_schema::turns::{self, Turn};
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::harness::Book;
 use crate::harness::book::end_of;
+use crate::harness::phone::Phone;
 use crate::harness::services;
-
-/// Takes everything and remembers it.
-#[derive(Default)]
-struct Phone {
-    received: Mutex<Vec<(String, String)>>,
-}
-
-impl MessageSender for Phone {
-    fn send<'a>(
-        &'a self,
-        _: &'a Device,
-        to_wxid: &'a str,
-        message: &'a message::Message,
-        _: Instant,
-        _: &'a str,
-    ) -> BoxFuture<'a, Result<Sent, SendError>> {
-        let mut received = self.received.lock().expect("the phone");
-        received.push((to_wxid.to_owned(), message.readable().to_owned()));
-        let new_msg_id = format!("90071992547409{:04}", received.len());
-        async { Ok(Sent { msg_id: None, new_msg_id, create_time: None }) }.boxed()
-    }
-
-    fn check_online<'a>(&'a self, _: &'a Device, _: &'a str) -> BoxFuture<'a, Result<bool, SendError>> {
-        async { Ok(true) }.boxed()
-    }
-}
-
-impl FloodGuard for Phone {
-    fn check(&self, _: &str) -> Result<(), Duration> {
-        Ok(())
-    }
-}
-
-#[derive(diesel::QueryableByName)]
-struct Word {
-    #[diesel(sql_type = Text)]
-    word: String,
-}
 
 /// What is said of the account's AI, unless a test says otherwise: on, and slow enough to look at a turn.
 const AI: &str = "enabled, quiet_ms, max_ms, max_messages";
@@ -190,23 +147,18 @@ impl Scene {
 
     /// All turns, oldest first, as `state run/messages`.
     pub(super) async fn turns(&self) -> Vec<String> {
-        let rows: Vec<Word> = sql_query(
-            "SELECT state || ' ' || run || '/' || messages || COALESCE(' ' || reason, '') AS word FROM turns ORDER BY id",
-        )
-        .load(&mut *self.book.conn().await)
-        .await
-        .expect("turns");
-        rows.into_iter().map(|row| row.word).collect()
+        self.book
+            .words(
+                "SELECT state || ' ' || run || '/' || messages || COALESCE(' ' || reason, '') AS word FROM turns ORDER BY id",
+            )
+            .await
     }
 
     /// The latest turn.
     pub(super) async fn turn(&self) -> Turn {
+        let ids = self.book.words("SELECT id::text AS word FROM turns ORDER BY id DESC LIMIT 1").await;
+        let id = ids.first().expect("a turn").parse().expect("an id");
         let mut conn = self.book.conn().await;
-        let id: Word = sql_query("SELECT id::text AS word FROM turns ORDER BY id DESC LIMIT 1")
-            .get_result(&mut conn)
-            .await
-            .expect("a turn");
-        let id = id.word.parse().expect("an id");
         turns::get(&mut conn, self.book.organization, id).await.expect("an answer").expect("a turn")
     }
 
@@ -312,7 +264,7 @@ impl Scene {
 
     /// What the phone has been told to say, as recipient and words.
     pub(super) fn said(&self) -> Vec<(String, String)> {
-        self.phone.received.lock().expect("the phone").clone()
+        self.phone.received()
     }
 
     /// A person takes the conversation over.

@@ -169,6 +169,12 @@ impl Book {
         found.expect("the job exists").state
     }
 
+    /// Returns the texts that a statement selects as `word`.
+    pub(crate) async fn words(&self, statement: &str) -> Vec<String> {
+        let rows: Vec<Word> = sql_query(statement).load(&mut *self.conn().await).await.expect("texts");
+        rows.into_iter().map(|row| row.word.expect("a text")).collect()
+    }
+
     /// Returns the code of a job's error.
     pub(crate) async fn error_code(&self, job: Uuid) -> Option<String> {
         let mut conn = self.conn().await;

@@ -14,6 +14,7 @@
 //! | [`gauge`] | what a process, a table and Redis use, and whether it stays flat |
 //! | [`history`] | what the phone received against what was asked for |
 //! | [`load`] | messages of several accounts and conversations, enqueued over HTTP |
+//! | [`phone`] | a provider inside the test's process |
 //! | [`traffic`] | everything that callers do, mixed, while processes die; and what became of it |
 //! | [`invariants`] | what must hold in the record at any moment |
 
@@ -26,6 +27,7 @@ pub(crate) mod gauge;
 pub(crate) mod history;
 pub(crate) mod invariants;
 pub(crate) mod load;
+pub(crate) mod phone;
 pub(crate) mod platform;
 pub(crate) mod process;
 pub(crate) mod servers;

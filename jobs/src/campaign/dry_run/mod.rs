@@ -134,7 +134,9 @@ pub async fn gather(
             contacts.iter().copied().filter(|id| seen.insert(*id)).collect()
         }
         None => {
-            let Audience::People(people) = audience::of(conn, row, &plan).await? else { return Ok(Err(TooMany)) };
+            let Audience::People(people) = audience::of(conn, row, &plan).await? else {
+                return Ok(Err(TooMany));
+            };
             people
         }
     };

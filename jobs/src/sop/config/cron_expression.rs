@@ -36,6 +36,15 @@ pub enum NotATrigger {
 
 /// Reads the times of a trigger. They are at least an hour apart.
 pub fn schedule(text: &str) -> Result<Schedule, NotATrigger> {
+    let schedule = times(text)?;
+    if schedule.seconds().count() * schedule.minutes().count() > 1 {
+        return Err(NotATrigger::TooOften);
+    }
+    Ok(schedule)
+}
+
+/// Reads times, however close to each other.
+pub fn times(text: &str) -> Result<Schedule, NotATrigger> {
     if text.chars().nth(LONGEST).is_some() {
         return Err(NotATrigger::Form);
     }
@@ -52,9 +61,6 @@ pub fn schedule(text: &str) -> Result<Schedule, NotATrigger> {
     let weekday = weekdays(weekday).ok_or(NotATrigger::Form)?;
     let schedule = Schedule::from_str(&format!("{second} {minute} {hour} {day} {month} {weekday}"))
         .map_err(|_| NotATrigger::Form)?;
-    if schedule.seconds().count() * schedule.minutes().count() > 1 {
-        return Err(NotATrigger::TooOften);
-    }
     // A day that is not in the next leap years is in none.
     if schedule.after(&DateTime::<Utc>::UNIX_EPOCH).next().is_none() {
         return Err(NotATrigger::Never);

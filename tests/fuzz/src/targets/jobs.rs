@@ -6,7 +6,7 @@ use entropy_jobs::job::Job;
 use entropy_jobs::kinds::{
     ai_reply, check_calendars, check_material, check_online, check_silence, cost_tally, download_media,
     each_account, expire_keys, handle_callback, index_messages, prune_history, prune_media, reap_workers,
-    send_message, settle_runs, sop_enroll, sop_step, sop_write, sync_contacts,
+    roll_up_costs, send_message, settle_runs, sop_enroll, sop_step, sop_write, sync_contacts,
 };
 use entropy_jobs::message::{MAX_TEXT_CHARS, MAX_XML_BYTES, Message};
 use entropy_jobs::outbound_url::{MAX_LENGTH, UrlPolicy, check};
@@ -39,6 +39,7 @@ pub fn job_args(bytes: &[u8]) {
         "prune_history" => read::<prune_history::PruneHistory>(version, &args),
         "prune_media" => read::<prune_media::PruneMedia>(version, &args),
         "reap_workers" => read::<reap_workers::ReapWorkers>(version, &args),
+        "roll_up_costs" => read::<roll_up_costs::RollUpCosts>(version, &args),
         "settle_runs" => read::<settle_runs::SettleRuns>(version, &args),
         "sop_enroll" => read::<sop_enroll::SopEnroll>(version, &args),
         "sop_step" => read::<sop_step::SopStep>(version, &args),
@@ -49,7 +50,7 @@ pub fn job_args(bytes: &[u8]) {
 }
 
 /// How many kinds [`job_args`] knows; a test compares it with the registry.
-pub const KINDS: usize = 20;
+pub const KINDS: usize = 21;
 
 fn read<K: Job>(version: i16, args: &Value) {
     match registry::read::<K>(version, args.clone()) {

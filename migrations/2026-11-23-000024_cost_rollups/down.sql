@@ -1,0 +1,2 @@
+DROP TABLE cost_rollup_progress;
+DROP TABLE cost_rollups;
