@@ -78,7 +78,7 @@ struct AudienceView {
 
 /// A time at which a plan took people in.
 #[derive(Debug, Object)]
-struct RunView {
+struct SopRunView {
     id: Uuid,
     /// The version in force.
     version: i32,
@@ -286,7 +286,7 @@ impl SopRuns {
         limit: Query<Option<i64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<String>>,
-    ) -> Result<Json<Page<RunView>>, ApiError> {
+    ) -> Result<Json<Page<SopRunView>>, ApiError> {
         let ask = Ask::new(limit.0, cursor.0.as_deref())?;
         let organization = caller.organization_id;
         let mut conn = state.db.conn().await?;
@@ -401,8 +401,8 @@ fn too_large(count: usize, most: u32) -> ApiError {
     ApiError::conflict("audience_too_large", detail)
 }
 
-fn run_view(run: Run) -> RunView {
-    RunView {
+fn run_view(run: Run) -> SopRunView {
+    SopRunView {
         id: run.id,
         version: run.version,
         source: run.source,

@@ -12,7 +12,7 @@ fn plan(targets: Value, audience: Value) -> Value {
     json!({
         "name": "活动邀约", "target_type": "tag", "target_ids": targets,
         "workflow_config": {
-            "schema_version": 1,
+            "schema_version": 1, "timezone": "Asia/Shanghai",
             "trigger": { "type": "manual" },
             "audience": audience,
             "send_window": { "days": "any", "ranges": [{ "from": "09:00", "to": "20:00" }] },

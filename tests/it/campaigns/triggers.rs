@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use diesel_async::SimpleAsyncConnection;
 use entropy_jobs::campaign::plan::Plans;
 use entropy_jobs::campaign::ticks;
 use serde_json::{Value, json};
@@ -9,6 +10,7 @@ use uuid::Uuid;
 
 use super::Scene;
 use super::scene::send;
+use crate::harness::{Platform, eventually, secs};
 
 /// A plan for everybody with a tag, with its first time set.
 async fn plan(scene: &Scene, trigger: Value, next: &str, more: Value) -> Uuid {
@@ -173,4 +175,55 @@ async fn a_stranger_in_the_place_of_a_ticks_key_does_not_keep_it_from_firing() {
     assert_eq!(tick(&scene).await, 1);
     tokio::time::timeout(Duration::from_secs(30), scene.settles()).await.expect("settles");
     assert_eq!(scene.words(), ["本周活动"]);
+}
+
+#[tokio::test]
+async fn three_schedulers_of_which_one_is_always_being_killed_fire_every_time_once() {
+    let mut platform = Platform::with().schedulers(3).start().await;
+    let admin = platform.register().await;
+    let config = json!({
+        "schema_version": 1, "timezone": "Asia/Shanghai", "trigger": { "type": "cron", "cron": "0 * * * *", "catch_up": "run_once" },
+        "audience": { "kind": "friend", "consent": { "required": false } },
+        "send_window": { "days": "any", "ranges": [{ "from": "09:00", "to": "20:00" }] },
+        "caps": { "per_contact_per_day": 1, "per_account_per_day": 100, "max_unanswered": 2 },
+        "stop": [], "entry": "over", "steps": [{ "id": "over", "type": "end", "outcome": "已完成" }],
+    });
+    // An hour of campaign in two seconds, and twenty plans that fire every hour.
+    let organization = admin.organization;
+    let statements = format!(
+        "DO $$ BEGIN EXECUTE format('CREATE OR REPLACE FUNCTION campaign_now() RETURNS timestamptz LANGUAGE sql VOLATILE
+             AS $now$SELECT %L::timestamptz + (clock_timestamp() - %L::timestamptz) * 1800$now$',
+             '2026-12-01T09:59:00+08:00', clock_timestamp()); END $$;
+         WITH made AS (
+             INSERT INTO sop_tasks (id, organization_id, user_id, name, target_type, target_ids, workflow_config, status, version,
+                 next_trigger_at)
+             SELECT gen_random_uuid(), '{organization}', '{organization}', '测试计划', 'tag', ARRAY['老客户'], '{config}', 'RUNNING', 1,
+                 '2026-12-01T10:00:00+08:00' FROM generate_series(1, 20) RETURNING id
+         )
+         INSERT INTO sop_versions (sop_id, version, organization_id, config, sha256, state, created_by)
+         SELECT id, 1, '{organization}', '{config}', sha256('x'), 'approved', '{organization}' FROM made"
+    );
+    platform.db.conn().await.expect("a connection").batch_execute(&statements).await.expect("plans");
+    // One is killed each second.
+    for second in 0..6 {
+        tokio::time::sleep(secs(1)).await;
+        platform.replace_scheduler(second % 3);
+    }
+    eventually("every plan has fired four times", secs(60), async || {
+        let fewest =
+            "SELECT min(n) AS n FROM (SELECT (SELECT count(*) FROM sop_runs r WHERE r.sop_id = t.id) AS n
+            FROM sop_tasks t) AS counted";
+        let fewest = platform.number(fewest).await;
+        if fewest >= 4 { Ok(()) } else { Err(format!("the slowest has fired {fewest} times")) }
+    })
+    .await;
+    // In one statement, since they go on firing: each time is one run, and one job.
+    let apart = "SELECT (SELECT count(*) FROM sop_runs) - (SELECT count(DISTINCT (sop_id, fire_at)) FROM sop_runs) AS n";
+    assert_eq!(platform.number(apart).await, 0);
+    let alone = "SELECT (SELECT count(*) FROM sop_runs) - (SELECT count(*) FROM jobs WHERE kind = 'sop_enroll')
+        + abs((SELECT count(*) FROM sop_runs) - (SELECT count(*) FROM idempotency_keys WHERE key LIKE 'sop:%')) AS n";
+    assert_eq!(platform.number(alone).await, 0);
+    let crooked =
+        "SELECT count(*) AS n FROM sop_runs WHERE fire_at <> date_trunc('hour', fire_at) OR source <> 'cron'";
+    assert_eq!(platform.number(crooked).await, 0);
 }
