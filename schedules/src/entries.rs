@@ -5,6 +5,7 @@ use std::str::FromStr;
 use chrono::{DateTime, TimeZone, Utc};
 use chrono_tz::Tz;
 use entropy_jobs::enqueue::{NewJob, Options, new_job};
+use entropy_jobs::kinds::check_risk::CheckRisk;
 use entropy_jobs::kinds::check_silence::CheckSilence;
 use entropy_jobs::kinds::each_account::{EachAccount, Work};
 use entropy_jobs::kinds::expire_keys::ExpireKeys;
@@ -85,6 +86,8 @@ pub fn entries() -> Vec<Entry> {
         Entry::new("settle_runs", "20 */10 * * * *", Tz::UTC, Skip, |options| {
             new_job(&SettleRuns {}, options)
         }),
+        // Echoes that have stopped are seen over some minutes at the earliest.
+        Entry::new("check_risk", "50 */10 * * * *", Tz::UTC, Skip, |options| new_job(&CheckRisk {}, options)),
         // An alarm is as good as it is early.
         Entry::new("check_silence", "45 */5 * * * *", Tz::UTC, Skip, |options| {
             new_job(&CheckSilence {}, options)

@@ -18,6 +18,9 @@ const LOOK_AGAIN: TimeDelta = TimeDelta::minutes(10);
 /// How long a paused plan is left alone, should nobody wake its people when it goes on.
 const PAUSED: TimeDelta = TimeDelta::hours(1);
 
+/// How long a held account is left alone: whoever lifts the hold wakes its people.
+const HELD: TimeDelta = TimeDelta::hours(1);
+
 /// How long a conversation is left to a person who has taken it for good.
 const TAKEN_OVER: TimeDelta = TimeDelta::minutes(30);
 
@@ -86,7 +89,10 @@ pub fn may_send(
     }
     match (facts.account_status.as_str(), asker) {
         ("ONLINE", _) | ("OFFLINE", Asker::Gate) => {}
-        ("RISK_HOLD", _) => return later("account_risk"),
+        ("RISK_HOLD", _) => {
+            let until = now + HELD + apart(situation.enrollment.id);
+            return Verdict::NotYet { until, code: "account_risk", moves: false };
+        }
         ("OFFLINE", Asker::Step) => return later("account_offline"),
         _ => return later("account_not_ready"),
     }

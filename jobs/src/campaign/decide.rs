@@ -14,6 +14,7 @@ use crate::message::Message;
 use crate::sop::config::key::Next;
 use crate::sop::config::rules::StopAction;
 use crate::sop::config::step::{OnMissingVariable, Step, WaitReply};
+use crate::sop::spread::{self, Turn};
 use crate::sop::{moment, split};
 
 /// Steps of one run: more than any plan has. No plan has a cycle.
@@ -63,6 +64,8 @@ impl Held {
 pub struct Moves {
     /// This is sent; the last of the steps is its own.
     pub send: Option<Message>,
+    /// It has been given a place in front of the account.
+    pub takes_place: bool,
     /// The contact is given these.
     pub add_tags: Vec<String>,
     /// These are taken from it.
@@ -75,7 +78,7 @@ impl Moves {
     /// Returns what must be locked before the enrollment is.
     pub fn needs(&self) -> Held {
         Held {
-            lane: self.send.is_some(),
+            lane: self.send.is_some() || self.takes_place,
             conversation: self.hand_off.is_some(),
             contact: !self.add_tags.is_empty() || !self.remove_tags.is_empty(),
         }
@@ -141,10 +144,12 @@ impl Walk<'_> {
         match self.situation.facts.plan_status.as_str() {
             "RUNNING" => {}
             "PAUSED" => {
+                self.leave_place(current, "sop_paused");
                 self.wait(now + TimeDelta::hours(1), "sop_paused");
                 return self.done();
             }
             _ => {
+                self.leave_place(current, "canceled");
                 self.exit("canceled", None);
                 return self.done();
             }
@@ -225,6 +230,18 @@ impl Walk<'_> {
             if was_sent && waits_for_reply { due.min(now) } else { now.max(self.enrollment.reached_at) };
         self.enrollment.planned_at = Some(due);
         self.enrollment.state = "active".to_owned();
+        self.enrollment.wait_code = None;
+    }
+
+    /// Whoever had been given a place in front of the account is not in its row any more.
+    fn leave_place(&mut self, row: Option<&Row>, reason: &str) {
+        if let Some(row) = row.filter(|row| {
+            let sends = matches!(row.kind.as_str(), "send" | "ai_send");
+            sends && row.job_id.is_none() && matches!(row.state.as_str(), "due" | "planned")
+        }) {
+            let (state, reason) = ("deferred".to_owned(), Some(reason.to_owned()));
+            self.steps.push(Row { state, reason, next_try_at: None, ..row.clone() });
+        }
     }
 
     /// It is held behind a message that is over: when it goes on, that is not looked at again.
@@ -322,6 +339,7 @@ impl Walk<'_> {
                 self.enrollment.wait_code = Some("paused".to_owned());
                 // What has paused it does not pause it again; what comes meanwhile counts.
                 self.enrollment.reached_at = now + TimeDelta::microseconds(1);
+                self.leave_place(row, reason);
                 let zone = self.situation.zone();
                 self.enrollment.due_at = rule.resume_after.map(|after| moment::after(now, after, zone));
                 return true;
@@ -367,6 +385,7 @@ impl Walk<'_> {
             plan: self.situation.plan,
             calendar: self.situation.calendar.clone(),
             counts: self.situation.counts,
+            row: self.situation.row,
             tags: Some(self.tags.clone()),
         }
     }
@@ -502,6 +521,12 @@ impl Walk<'_> {
                 return Then::Stay;
             }
         }
+        // Many may be due at once.
+        let called = self.enrollment.wait_code.as_deref() == Some("spread");
+        let turn = situation.row.map(|row| spread::turn(now, &row, called, &situation.opening()));
+        if let Some(turn @ (Turn::At(_) | Turn::Shut(_) | Turn::Never)) = turn {
+            return self.queue(step, turn);
+        }
         let rendered = send::render(&situation, step);
         match rendered {
             Rendered::Message(message) => {
@@ -521,6 +546,25 @@ impl Walk<'_> {
                 Then::On(next_of(step), now)
             }
         }
+    }
+
+    /// Others are before it: it waits for its turn.
+    fn queue(&mut self, step: &Step, turn: Turn) -> Then {
+        let (until, state, code) = match turn {
+            Turn::Now => return Then::Stay,
+            Turn::At(place) => (place, "due", "spread"),
+            Turn::Shut(until) => (until, "deferred", "window"),
+            Turn::Never => {
+                self.note(step, "skipped", Some("window_never_opens"));
+                self.exit("window_never_opens", None);
+                return Then::Stay;
+            }
+        };
+        self.moved(step, until);
+        self.note(step, state, Some(code)).next_try_at = Some(until);
+        self.moves.takes_place = code == "spread";
+        self.wait(until, code);
+        Then::Stay
     }
 
     /// The plan itself has moved a message: it is due then. If it is the first, the plan's days count from there.

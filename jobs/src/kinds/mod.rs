@@ -4,6 +4,7 @@ use crate::registry::Registry;
 
 pub mod ai_reply;
 pub mod check_online;
+pub mod check_risk;
 pub mod check_silence;
 pub mod cost_tally;
 pub mod download_media;
@@ -18,12 +19,14 @@ pub mod send_message;
 pub mod settle_runs;
 pub mod sop_step;
 pub mod sync_contacts;
+pub mod sync_labels;
 
 /// Every kind of this build.
 pub fn registry() -> Registry {
     Registry::default()
         .register::<ai_reply::AiReply>()
         .register::<check_online::CheckOnline>()
+        .register::<check_risk::CheckRisk>()
         .register::<check_silence::CheckSilence>()
         .register::<cost_tally::CostTally>()
         .register::<download_media::DownloadMedia>()
@@ -38,4 +41,5 @@ pub fn registry() -> Registry {
         .register::<settle_runs::SettleRuns>()
         .register::<sop_step::SopStep>()
         .register::<sync_contacts::SyncContacts>()
+        .register::<sync_labels::SyncLabels>()
 }

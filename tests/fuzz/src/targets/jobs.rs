@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use entropy_jobs::job::Job;
 use entropy_jobs::kinds::{
-    ai_reply, check_online, check_silence, cost_tally, download_media, each_account, expire_keys,
+    ai_reply, check_online, check_risk, check_silence, cost_tally, download_media, each_account, expire_keys,
     handle_callback, index_messages, prune_history, prune_media, reap_workers, send_message, settle_runs,
-    sop_step, sync_contacts,
+    sop_step, sync_contacts, sync_labels,
 };
 use entropy_jobs::message::{MAX_TEXT_CHARS, MAX_XML_BYTES, Message};
 use entropy_jobs::outbound_url::{MAX_LENGTH, UrlPolicy, check};
@@ -27,6 +27,7 @@ pub fn job_args(bytes: &[u8]) {
         "send_message" => read::<send_message::SendMessage>(version, &args),
         "ai_reply" => read::<ai_reply::AiReply>(version, &args),
         "check_online" => read::<check_online::CheckOnline>(version, &args),
+        "check_risk" => read::<check_risk::CheckRisk>(version, &args),
         "check_silence" => read::<check_silence::CheckSilence>(version, &args),
         "cost_tally" => read::<cost_tally::CostTally>(version, &args),
         "download_media" => read::<download_media::DownloadMedia>(version, &args),
@@ -40,12 +41,13 @@ pub fn job_args(bytes: &[u8]) {
         "settle_runs" => read::<settle_runs::SettleRuns>(version, &args),
         "sop_step" => read::<sop_step::SopStep>(version, &args),
         "sync_contacts" => read::<sync_contacts::SyncContacts>(version, &args),
+        "sync_labels" => read::<sync_labels::SyncLabels>(version, &args),
         _ => {}
     }
 }
 
 /// How many kinds [`job_args`] knows; a test compares it with the registry.
-pub const KINDS: usize = 16;
+pub const KINDS: usize = 18;
 
 fn read<K: Job>(version: i16, args: &Value) {
     match registry::read::<K>(version, args.clone()) {
