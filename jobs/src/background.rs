@@ -10,13 +10,16 @@ pub use entropy_schema::lanes::background_of as background_lane;
 use entropy_schema::lanes::ensure_background;
 use entropy_schema::record::enqueue::{Enqueued, NewJob, enqueue};
 use entropy_schema::record::finish::LaneWait;
-use entropy_schema::{Conn, accounts, sends};
+use entropy_schema::{Conn, accounts};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::conversation::events::went_offline;
 use crate::gate::{device_of, snooze_lane};
 use crate::job::{Failure, JobError};
 use crate::provider::{Device, ErrorClass, SendError};
+use crate::risk::hold::hold;
+use crate::risk::{Seen, signal};
 use crate::services::Context;
 
 /// The queue of these calls.
@@ -106,8 +109,8 @@ pub async fn failed(ctx: &Context, account: Uuid, target: &Target, error: SendEr
         // Nothing was asked that could not be asked again.
         ErrorClass::NotSent | ErrorClass::Ambiguous => return JobError::Retry(failure),
         ErrorClass::Refused => return JobError::Discard(failure),
-        ErrorClass::AccountOffline => note(ctx, account, "OFFLINE").await,
-        ErrorClass::RiskControl => note(ctx, account, "RISK_HOLD").await,
+        ErrorClass::AccountOffline => offline(ctx, account).await,
+        ErrorClass::RiskControl => held(ctx, account, &error).await,
         ErrorClass::Token => hold_token(ctx, target).await,
     };
     if let Err(error) = noted {
@@ -130,12 +133,17 @@ pub async fn failed(ctx: &Context, account: Uuid, target: &Target, error: SendEr
     }
 }
 
-async fn note(ctx: &Context, account: Uuid, status: &str) -> Result<(), entropy_schema::Error> {
+async fn offline(ctx: &Context, account: Uuid) -> Result<(), entropy_schema::Error> {
     let mut conn = ctx.conn().await?;
-    match status {
-        "OFFLINE" => went_offline(&mut conn, ctx.organization_id, account, ctx.job_id).await,
-        status => sends::set_account_status(&mut conn, account, status).await,
-    }
+    went_offline(&mut conn, ctx.organization_id, account, ctx.job_id).await
+}
+
+async fn held(ctx: &Context, account: Uuid, error: &SendError) -> Result<(), entropy_schema::Error> {
+    let mut conn = ctx.conn().await?;
+    let details = json!({ "error_code": error.code });
+    let Some(signal) = signal(Seen::Refused(error)) else { return Ok(()) };
+    hold(&mut conn, ctx.organization_id, account, signal, details, &ctx.trace_id).await?;
+    Ok(())
 }
 
 async fn hold_token(ctx: &Context, target: &Target) -> Result<(), entropy_schema::Error> {

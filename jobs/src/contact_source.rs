@@ -1,4 +1,4 @@
-//! The port to an account's address book at the provider. Everything here only reads, and is safe to repeat.
+//! The port to an account's address book at the provider. Everything here is safe to repeat; labels are all that it writes.
 
 use entropy_schema::contact_syncs::Member;
 use futures::future::BoxFuture;
@@ -36,7 +36,7 @@ pub struct Brief {
     pub label_ids: Vec<String>,
 }
 
-/// Reads address books.
+/// Reads address books, and writes the labels of friends.
 pub trait ContactSource: Send + Sync {
     /// Lists everybody: slow, and may fail to answer in time. `cached`: asks for what the slow call has found meanwhile.
     /// None: the provider is not done yet.
@@ -69,4 +69,21 @@ pub trait ContactSource: Send + Sync {
         group: &'a str,
         trace_id: &'a str,
     ) -> BoxFuture<'a, Result<Vec<Member>, SendError>>;
+
+    /// Makes a label and returns its id; that of the label that has the name already, if there is one.
+    fn make_label<'a>(
+        &'a self,
+        device: &'a Device,
+        name: &'a str,
+        trace_id: &'a str,
+    ) -> BoxFuture<'a, Result<String, SendError>>;
+
+    /// Makes the labels of a friend these, by id: all others are taken away.
+    fn set_labels<'a>(
+        &'a self,
+        device: &'a Device,
+        wxid: &'a str,
+        label_ids: &'a [String],
+        trace_id: &'a str,
+    ) -> BoxFuture<'a, Result<(), SendError>>;
 }

@@ -34,6 +34,7 @@ pub mod provider;
 pub mod redis_health;
 pub mod registry;
 pub mod repricing;
+pub mod risk;
 pub mod search;
 pub mod secret;
 pub mod services;

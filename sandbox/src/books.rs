@@ -90,6 +90,16 @@ impl Book {
 #[derive(Debug, Default)]
 pub(crate) struct Books {
     books: BTreeMap<String, Book>,
+    /// Labels of accounts without a book, in which whoever is asked for exists.
+    loose: BTreeMap<String, Loose>,
+}
+
+/// The labels of an account without a book.
+#[derive(Debug, Default)]
+struct Loose {
+    labels: Vec<Label>,
+    /// Labels by the id of the friend.
+    friends: BTreeMap<String, String>,
 }
 
 impl Books {
@@ -152,7 +162,8 @@ impl Books {
         let describe = |wxid: &String| {
             let Some(book) = book else {
                 let name = names.get(wxid).cloned().unwrap_or_else(|| wxid.clone());
-                return Some(contact(wxid, &name, "", None, "", None, 0));
+                let labels = self.loose.get(app_id).and_then(|loose| loose.friends.get(wxid));
+                return Some(contact(wxid, &name, "", None, labels.map_or("", String::as_str), None, 0));
             };
             if let Some(friend) = book.friends.iter().find(|friend| friend.wxid == *wxid) {
                 let id = |name: &String| {
@@ -178,9 +189,51 @@ impl Books {
 
     /// Lists the labels.
     pub(crate) fn labels(&self, app_id: &str) -> Value {
-        let labels = self.books.get(app_id).map_or(&[][..], |book| book.labels.as_slice());
+        let loose = self.loose.get(app_id).map_or(&[][..], |loose| loose.labels.as_slice());
+        let labels = self.books.get(app_id).map_or(loose, |book| book.labels.as_slice());
         let shown = |label: &Label| json!({ "labelId": label.id, "labelName": label.name });
         json!({ "labelList": labels.iter().map(shown).collect::<Vec<_>>() })
+    }
+
+    /// Makes a label, or finds the one that has the name.
+    pub(crate) fn add_label(&mut self, app_id: &str, name: &str) -> Value {
+        let labels = match self.books.get_mut(app_id) {
+            Some(book) => &mut book.labels,
+            None => &mut self.loose.entry(app_id.to_owned()).or_default().labels,
+        };
+        let known = labels.iter().find(|label| label.name == name).map(|label| label.id);
+        let id = known.unwrap_or_else(|| {
+            let id = labels.iter().map(|label| label.id).max().unwrap_or(0) + 1;
+            labels.push(Label { id, name: name.to_owned() });
+            id
+        });
+        json!({ "labelId": id, "labelName": name })
+    }
+
+    /// Makes the labels of friends these; all others they had are gone. False: there is no such label or friend.
+    pub(crate) fn set_labels(&mut self, app_id: &str, ids: &str, wxids: &[String]) -> bool {
+        let Some(book) = self.books.get_mut(app_id) else {
+            let loose = self.loose.entry(app_id.to_owned()).or_default();
+            let ids: Vec<&str> = ids.split(',').map(str::trim).filter(|id| !id.is_empty()).collect();
+            let known = |id: &&str| loose.labels.iter().any(|label| label.id.to_string() == *id);
+            if !ids.iter().all(known) {
+                return false;
+            }
+            loose.friends.extend(wxids.iter().map(|wxid| (wxid.clone(), ids.join(","))));
+            return true;
+        };
+        let ids = ids.split(',').map(str::trim).filter(|id| !id.is_empty());
+        let name = |id: &str| {
+            let label = book.labels.iter().find(|label| label.id.to_string() == id)?;
+            Some(label.name.clone())
+        };
+        let Some(names) = ids.map(name).collect::<Option<Vec<String>>>() else { return false };
+        let mut friends = book.friends.iter_mut().filter(|friend| wxids.contains(&friend.wxid)).peekable();
+        if friends.peek().is_none() {
+            return false;
+        }
+        friends.for_each(|friend| friend.labels.clone_from(&names));
+        true
     }
 
     /// Describes a group, or `None` if there is no such group. Without a book, any group there is.
@@ -273,6 +326,20 @@ mod tests {
         assert_eq!(brief.as_array().unwrap().len(), 1);
         assert_eq!((&brief[0]["remark"], &brief[0]["labelList"]), (&json!("李总"), &json!("8,7")));
         assert!(!books.poll("wx_a") && books.poll("wx_a"));
+    }
+
+    #[test]
+    fn the_labels_of_a_friend_are_written_as_a_whole() {
+        let mut books = books();
+        let id = books.add_label("wx_a", "高意向")["labelId"].clone();
+        assert_eq!(books.add_label("wx_a", "高意向")["labelId"], id, "the same name is the same label");
+        assert!(books.set_labels("wx_a", &format!("7,{id}"), &["wxid_1".into()]));
+        let brief = books.brief("wx_a", &["wxid_1".into()], &BTreeMap::new());
+        assert_eq!(brief[0]["labelList"], format!("7,{id}"));
+        assert!(!books.set_labels("wx_a", "99", &["wxid_1".into()]), "no such label");
+        assert!(!books.set_labels("wx_a", "7", &["wxid_9".into()]), "no such friend");
+        assert!(books.set_labels("wx_a", "", &["wxid_1".into()]));
+        assert_eq!(books.brief("wx_a", &["wxid_1".into()], &BTreeMap::new())[0]["labelList"], "");
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub fn entries() -> Vec<Entry> {
         // What an answer cost that was lost: the records often know it a little later. A pass that finds nothing is one look
         // into an index.
         ("settle_runs", "20 */10 * * * *", Tz::UTC, Skip),
+        // Echoes that have stopped are seen over some minutes at the earliest.
+        ("check_risk", "40 */10 * * * *", Tz::UTC, Skip),
         // Reports read what is not added up yet line by line, so they are as quick as this is often.
         ("roll_up_costs", "50 */10 * * * *", Tz::UTC, Skip),
         // Next year's holidays are published in November, and somebody has to write them down before they are needed. A day

@@ -63,6 +63,24 @@ impl std::fmt::Debug for Account {
     }
 }
 
+/// How careful an account has to be. The platform writes it, as logins and risk signals come.
+#[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable)]
+#[diesel(table_name = wechat_accounts)]
+pub struct Health {
+    /// Since when it has been logged in without a break of a day; none: it never was.
+    pub warm_since: Option<DateTime<Utc>>,
+    /// Since when it is logged out.
+    pub offline_since: Option<DateTime<Utc>>,
+    /// The signal of its latest hold.
+    pub risk_signal: Option<String>,
+    /// When that hold began.
+    pub risk_held_at: Option<DateTime<Utc>>,
+    /// When a person lifted its last hold.
+    pub risk_lifted_at: Option<DateTime<Utc>>,
+    /// Tags of its contacts become labels in WeChat.
+    pub label_sync: bool,
+}
+
 /// An account with what its lane says.
 #[derive(Debug, Clone, Queryable, Selectable)]
 #[diesel(check_for_backend(diesel::pg::Pg))]
@@ -70,6 +88,9 @@ pub struct WithLane {
     /// The account.
     #[diesel(embed)]
     pub account: Account,
+    /// How careful it has to be.
+    #[diesel(embed)]
+    pub health: Health,
     /// Since when it is paused.
     #[diesel(select_expression = lanes::paused_at)]
     pub paused_at: Option<DateTime<Utc>>,
@@ -160,6 +181,36 @@ pub async fn lock(conn: &mut Conn, organization: Uuid, id: Uuid) -> Result<Optio
 /// Writes back an account that the caller has locked.
 pub async fn update(conn: &mut Conn, account: &Account) -> Result<()> {
     diesel::update(account).set(account).execute(conn).await?;
+    Ok(())
+}
+
+/// Sets what a login changes: after a break of more than a day, or at its first login, an account is new.
+///
+/// By the clock of campaigns, whose caps it is for.
+pub(crate) const LOGGED_IN: &str = "warm_since = CASE WHEN warm_since IS NULL \
+    OR offline_since < campaign_now() - interval '1 day' THEN campaign_now() ELSE warm_since END, offline_since = NULL";
+
+/// Sets what a logout changes.
+pub(crate) const LOGGED_OUT: &str = "offline_since = COALESCE(offline_since, campaign_now())";
+
+/// Notes that an account is logged in, or is not. The caller has locked it.
+pub async fn note_login(conn: &mut Conn, organization: Uuid, id: Uuid, logged_in: bool) -> Result<()> {
+    let set = if logged_in { LOGGED_IN } else { LOGGED_OUT };
+    sql_query(format!("UPDATE wechat_accounts SET {set} WHERE id = $1 AND organization_id = $2"))
+        .bind::<SqlUuid, _>(id)
+        .bind::<SqlUuid, _>(organization)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Chooses whether tags of an account's contacts become labels in WeChat. The caller has locked it.
+pub async fn choose_label_sync(conn: &mut Conn, organization: Uuid, id: Uuid, on: bool) -> Result<()> {
+    diesel::update(wechat_accounts::table.find(id))
+        .filter(wechat_accounts::organization_id.eq(organization))
+        .set(wechat_accounts::label_sync.eq(on))
+        .execute(conn)
+        .await?;
     Ok(())
 }
 

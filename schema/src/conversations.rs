@@ -409,6 +409,9 @@ pub struct MachineFacts {
     /// An emergency stop of the AI is in force.
     #[diesel(sql_type = Bool)]
     pub ai_stopped: bool,
+    /// The account was put on hold after the turn had begun.
+    #[diesel(sql_type = Bool)]
+    pub held_since: bool,
     /// State of the turn that is answered.
     #[diesel(sql_type = Nullable<Text>)]
     pub turn_state: Option<String>,
@@ -421,7 +424,9 @@ const MACHINE: &str = "\
 SELECT EXISTS (SELECT FROM opt_outs o WHERE o.organization_id = $1 AND o.wxid IN ($3, t.sender_wxid)) AS opted_out,
     k.suppressed_at IS NOT NULL AS suppressed, k.removed_at IS NOT NULL AS removed,
     COALESCE(ai.enabled, false) AS ai_enabled,
-    EXISTS (SELECT FROM stops x WHERE x.organization_id = $1 AND x.scope = 'ai') AS ai_stopped, t.state AS turn_state, t.run AS turn_run
+    EXISTS (SELECT FROM stops x WHERE x.organization_id = $1 AND x.scope = 'ai') AS ai_stopped,
+    EXISTS (SELECT FROM wechat_accounts a WHERE a.id = $2 AND a.risk_held_at > t.opened_at) AS held_since,
+    t.state AS turn_state, t.run AS turn_run
 FROM (SELECT 1) AS one
 LEFT JOIN contacts k ON k.account_id = $2 AND k.wxid = $3
 LEFT JOIN account_ai ai ON ai.account_id = $2

@@ -55,6 +55,9 @@ pub struct Facts {
     /// What is said to who opts out; none: the default.
     #[diesel(sql_type = Nullable<Text>)]
     pub opt_out_confirmation: Option<String>,
+    /// The organisation's own words with which customers complain.
+    #[diesel(sql_type = Array<Text>)]
+    pub complaint_words: Vec<String>,
     /// The account is answered for by machine.
     #[diesel(sql_type = Bool)]
     pub enabled: bool,
@@ -100,8 +103,8 @@ SELECT clock_timestamp() AS now, a.wxid AS own_wxid,
     peer.suppressed_at IS NOT NULL AS suppressed, peer.removed_at,
     EXISTS (SELECT FROM opt_outs x WHERE x.organization_id = $1 AND x.wxid IN ($3, $4)) AS opted_out,
     COALESCE(o.opt_out_words, '{}') AS opt_out_words, COALESCE(o.handoff_words, '{}') AS handoff_words,
-    o.opt_out_confirmation,
-    COALESCE(ai.enabled, false) AS enabled, COALESCE(ai.quiet_ms, 4000) AS quiet_ms,
+    COALESCE(o.complaint_words, '{}') AS complaint_words, o.opt_out_confirmation,
+    COALESCE(ai.enabled, false) AND a.status <> 'RISK_HOLD' AS enabled, COALESCE(ai.quiet_ms, 4000) AS quiet_ms,
     COALESCE(ai.max_ms, 15000) AS max_ms, COALESCE(ai.max_messages, 10) AS max_messages,
     COALESCE(ai.groups, 'off') AS groups, COALESCE(ai.takeover_minutes, 30) AS takeover_minutes,
     COALESCE(ai.max_age_seconds, 600) AS max_age_seconds,

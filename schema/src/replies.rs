@@ -247,6 +247,9 @@ pub struct Facts {
     /// The account was removed.
     #[diesel(sql_type = Bool)]
     pub account_removed: bool,
+    /// The account is on hold: only people answer, by hand.
+    #[diesel(sql_type = Bool)]
+    pub account_held: bool,
     /// The person who owns the account; their budget counts.
     #[diesel(sql_type = SqlUuid)]
     pub owner_id: Uuid,
@@ -275,7 +278,7 @@ pub async fn facts(
                  OR EXISTS (SELECT FROM contacts s WHERE s.account_id = c.account_id AND s.wxid = $3 \
                      AND s.suppressed_at IS NOT NULL) AS suppressed, \
              coalesce(k.removed_at IS NOT NULL, false) AS removed, \
-             a.deleted_at IS NOT NULL AS account_removed, a.user_id AS owner_id, \
+             a.deleted_at IS NOT NULL AS account_removed, a.status = 'RISK_HOLD' AS account_held, a.user_id AS owner_id, \
              coalesce((SELECT coalesce(nullif(g.display_name, ''), g.nickname) FROM group_members g \
                  WHERE c.kind = 'group' AND g.account_id = c.account_id AND g.group_wxid = c.peer_wxid AND g.wxid = $3), \
                  (SELECT s.nickname FROM contacts s WHERE s.account_id = c.account_id AND s.wxid = $3), '') AS name, \

@@ -1,5 +1,7 @@
 //! The send record: one row per call that may have left this machine. It is also the limiter.
 
+use std::sync::LazyLock;
+
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_query;
@@ -9,6 +11,7 @@ use diesel::sql_types::{
 use diesel_async::{AsyncConnection, RunQueryDsl};
 use uuid::Uuid;
 
+use crate::accounts::{LOGGED_IN, LOGGED_OUT};
 use crate::cached::Cache;
 use crate::messages::{Outgoing, outgoing};
 use crate::{Conn, Result};
@@ -431,71 +434,62 @@ pub async fn recorded(conn: &mut Conn, id: Uuid) -> Result<Option<Recorded>> {
     Ok(sends::table.find(id).select(Recorded::as_select()).first(conn).await.optional()?)
 }
 
-/// Notes what the provider told us of an account. `RISK_HOLD` also pauses its lane.
-///
-/// Locks the lane before the account, as the gate does.
-pub async fn set_account_status(conn: &mut Conn, account: Uuid, status: &str) -> Result<()> {
-    sql_query(
-        "WITH lane AS ( \
-             SELECT id FROM lanes WHERE id = $1 FOR UPDATE \
-         ), changed AS ( \
-             UPDATE wechat_accounts SET status = $2, \
-                 last_seen_at = CASE WHEN $2 = 'ONLINE' THEN now() ELSE last_seen_at END \
-             FROM lane WHERE wechat_accounts.id = lane.id RETURNING wechat_accounts.id \
-         ) \
-         UPDATE lanes SET paused_at = now(), paused_reason = 'risk_control' FROM changed \
-         WHERE lanes.id = changed.id AND $2 = 'RISK_HOLD'",
+/// What a report of an account's login does to its row; by whether it is logged in.
+static REPORT: LazyLock<[String; 2]> = LazyLock::new(|| {
+    [(LOGGED_OUT, "a.offline_since IS NULL"), (LOGGED_IN, "a.offline_since IS NOT NULL OR a.warm_since IS NULL")].map(
+        |(login, news)| {
+            format!(
+                "WITH lane AS ( \
+                     SELECT id FROM lanes WHERE id = $1 AND organization_id = $2 FOR UPDATE \
+                 ), stood AS ( \
+                     SELECT a.id, a.status = ANY($4) AS moves FROM wechat_accounts a JOIN lane ON lane.id = a.id \
+                     WHERE a.deleted_at IS NULL AND (a.status = ANY($4) OR (a.status <> 'NEW' AND ({news}))) \
+                     FOR UPDATE OF a \
+                 ), changed AS ( \
+                     UPDATE wechat_accounts SET status = CASE WHEN stood.moves THEN $3 ELSE status END, \
+                         last_seen_at = CASE WHEN stood.moves THEN clock_timestamp() ELSE last_seen_at END, {login} \
+                     FROM stood WHERE wechat_accounts.id = stood.id RETURNING wechat_accounts.id, stood.moves \
+                 ), woken AS ( \
+                     UPDATE lanes SET runnable_at = clock_timestamp(), wait_code = NULL FROM changed \
+                     WHERE lanes.id = changed.id AND changed.moves AND $3 = 'ONLINE' AND lanes.runnable_at IS NOT NULL \
+                       AND lanes.wait_code = ANY(ARRAY['account_offline', 'account_not_ready']) \
+                 ) \
+                 SELECT moves FROM changed"
+            )
+        },
     )
-    .bind::<SqlUuid, _>(account)
-    .bind::<Text, _>(status)
-    .execute(conn)
-    .await?;
-    Ok(())
-}
+});
 
 #[derive(QueryableByName)]
 struct Moved {
-    #[diesel(sql_type = SqlUuid)]
-    #[expect(dead_code, reason = "whether there is a row is all that is asked")]
-    id: Uuid,
+    #[diesel(sql_type = Bool)]
+    moves: bool,
 }
 
-/// Notes that the provider says the account is logged out (`OFFLINE`) or logged in (`ONLINE`). Returns whether that was news.
+/// Notes that the provider says the account is logged out (`OFFLINE`) or logged in (`ONLINE`). Returns whether its status was
+/// another one.
 ///
-/// Only from a state in which that can be: a hold that a person must lift stays. An account that is back has its lane
-/// look again at once. Locks the lane before the account, as the gate does.
+/// Only from a state in which that can be: a hold that a person must lift stays, though it is noted for how long the account was
+/// logged out. An account that is back has its lane look again at once. Locks the lane before the account, as the gate does.
 pub async fn report_account(
     conn: &mut Conn,
     organization: Uuid,
     account: Uuid,
     status: &str,
 ) -> Result<bool> {
-    let from: &[&str] = match status {
-        "ONLINE" => &["OFFLINE", "EXPECT_RELOGIN", "QR_PENDING"],
-        _ => &["ONLINE", "EXPECT_RELOGIN"],
+    let (statement, from): (_, &[&str]) = match status {
+        "ONLINE" => (&REPORT[1], &["OFFLINE", "EXPECT_RELOGIN", "QR_PENDING"]),
+        _ => (&REPORT[0], &["ONLINE", "EXPECT_RELOGIN"]),
     };
-    let moved = sql_query(
-        "WITH lane AS ( \
-             SELECT id FROM lanes WHERE id = $1 AND organization_id = $2 FOR UPDATE \
-         ), changed AS ( \
-             UPDATE wechat_accounts SET status = $3, last_seen_at = clock_timestamp() FROM lane \
-             WHERE wechat_accounts.id = lane.id AND wechat_accounts.status = ANY($4) \
-               AND wechat_accounts.deleted_at IS NULL RETURNING wechat_accounts.id \
-         ), woken AS ( \
-             UPDATE lanes SET runnable_at = clock_timestamp(), wait_code = NULL FROM changed \
-             WHERE lanes.id = changed.id AND $3 = 'ONLINE' AND lanes.runnable_at IS NOT NULL \
-               AND lanes.wait_code = ANY(ARRAY['account_offline', 'account_not_ready']) \
-         ) \
-         SELECT id FROM changed",
-    )
-    .bind::<SqlUuid, _>(account)
-    .bind::<SqlUuid, _>(organization)
-    .bind::<Text, _>(status)
-    .bind::<Array<Text>, _>(from)
-    .get_result::<Moved>(conn)
-    .await
-    .optional()?;
-    Ok(moved.is_some())
+    let moved = sql_query(statement.as_str())
+        .bind::<SqlUuid, _>(account)
+        .bind::<SqlUuid, _>(organization)
+        .bind::<Text, _>(status)
+        .bind::<Array<Text>, _>(from)
+        .get_result::<Moved>(conn)
+        .await
+        .optional()?;
+    Ok(moved.is_some_and(|moved| moved.moves))
 }
 
 /// Notes that the provider spoke of the account, at most once a minute.

@@ -46,6 +46,8 @@ pub struct Organization {
     pub approval_required: bool,
     /// The organisation's name in texts; empty: its own.
     pub campaign_name: String,
+    /// Words with which customers complain, beside the built-in ones.
+    pub complaint_words: Vec<String>,
 }
 
 /// The defaults, for organisations that have chosen nothing. The same stand in the migration.
@@ -69,6 +71,7 @@ impl Organization {
             max_unanswered: 3,
             approval_required: true,
             campaign_name: String::new(),
+            complaint_words: Vec::new(),
         }
     }
 }

@@ -252,6 +252,7 @@ diesel::table! {
         updated_at -> Timestamptz,
         timezone -> Nullable<Text>,
         source -> Nullable<Text>,
+        synced_tags -> Array<Text>,
     }
 }
 
@@ -579,6 +580,7 @@ diesel::table! {
         max_unanswered -> Integer,
         approval_required -> Bool,
         campaign_name -> Text,
+        complaint_words -> Array<Text>,
     }
 }
 
@@ -879,6 +881,20 @@ diesel::table! {
         risk_lifted_at -> Nullable<Timestamptz>,
         risk_signal -> Nullable<Text>,
         adviser_name -> Nullable<Text>,
+        offline_since -> Nullable<Timestamptz>,
+        risk_held_at -> Nullable<Timestamptz>,
+        echoed_at -> Nullable<Timestamptz>,
+        echoes -> Integer,
+        label_sync -> Bool,
+    }
+}
+
+diesel::table! {
+    wechat_labels (account_id, name) {
+        account_id -> Uuid,
+        name -> Text,
+        organization_id -> Uuid,
+        label_id -> Text,
     }
 }
 
@@ -952,5 +968,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     unique_keys,
     users,
     wechat_accounts,
+    wechat_labels,
     workers,
 );

@@ -6,6 +6,7 @@ mod materials;
 mod moving;
 mod numbers;
 mod rehearsed;
+mod risk;
 mod scene;
 mod starting;
 mod stopping;

@@ -24,6 +24,7 @@ mod envelope;
 mod fastgpt;
 mod flood;
 mod fuzz;
+mod labels;
 mod logs;
 mod media;
 mod migrations;

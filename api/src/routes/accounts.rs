@@ -6,16 +6,17 @@ use entropy_jobs::message::validate_wxid;
 use entropy_jobs::outbound_url;
 use entropy_jobs::secret::Secret;
 use entropy_schema::accounts::{self, Account, Sent, WithLane};
-use entropy_schema::{Conn, lanes};
+use entropy_schema::{Conn, lanes, risk};
 use poem::web::Data;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::types::MaybeUndefined;
-use poem_openapi::{ApiResponse, Object, OpenApi};
+use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Tag;
+use super::account_health::{House, RiskView, WarmUpView, risk_of};
 use super::account_limits::{LimitsRequest, LimitsView};
 use super::audit::Note;
 use super::bulk::cancel_all_of_account;
@@ -43,6 +44,8 @@ struct CreateAccount {
     /// A GeWe token of its own; without one it uses the token of this install. Kept sealed, never shown again.
     gewe_token_id: Option<Text>,
     limits: Option<LimitsRequest>,
+    /// Tags of its contacts become labels in WeChat; true if not given.
+    label_sync: Option<bool>,
 }
 
 /// What to change; what is left out stays, null clears.
@@ -55,6 +58,19 @@ struct UpdateAccount {
     gewe_app_id: MaybeUndefined<Text>,
     gewe_token_id: MaybeUndefined<Text>,
     limits: Option<LimitsRequest>,
+    /// Tags of its contacts become labels in WeChat.
+    label_sync: Option<bool>,
+    /// `ONLINE`: somebody has looked at the phone. Ends `OFFLINE`, and `RISK_HOLD` if the caller is a manager or admin, as resuming
+    /// the account does.
+    status: Option<AskedStatus>,
+}
+
+/// The state into which people can bring an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+enum AskedStatus {
+    /// It is logged in.
+    #[oai(rename = "ONLINE")]
+    Online,
 }
 
 /// Why an account is paused.
@@ -93,6 +109,11 @@ struct AccountView {
     paused_reason: Option<String>,
     limits: LimitsView,
     sent: SentView,
+    warm_up: WarmUpView,
+    /// Why it is on hold, or was last; null: it never was.
+    risk: Option<RiskView>,
+    /// Tags of its contacts become labels in WeChat.
+    label_sync: bool,
     /// Who added it.
     user_id: Uuid,
     last_seen_at: Option<DateTime<Utc>>,
@@ -168,6 +189,12 @@ impl Accounts {
         conn.transaction(async |conn| {
             accounts::insert(conn, &account).await.map_err(taken)?;
             lanes::create(conn, account.id, account.organization_id, "account").await?;
+            if account.status == "ONLINE" {
+                accounts::note_login(conn, account.organization_id, id, true).await?;
+            }
+            if let Some(on) = asked.label_sync {
+                accounts::choose_label_sync(conn, account.organization_id, id, on).await?;
+            }
             Note::new("account.create", "account", id)
                 .after(facts(&account))
                 .write(conn, &caller, &origin)
@@ -195,12 +222,13 @@ impl Accounts {
         let rows = accounts::list(&mut conn, caller.organization_id, ask.before, ask.fetch()).await?;
         let ids: Vec<Uuid> = rows.iter().map(|row| row.account.id).collect();
         let sent = accounts::sent(&mut conn, &ids).await?;
+        let house = House::read(&mut conn, caller.organization_id).await?;
         Ok(Json(ask.page(
             rows,
             |row| row.account.id,
             |row| {
                 let sent = sent.iter().find(|sent| sent.account_id == row.account.id).copied();
-                view(row, sent)
+                view(row, sent, &house)
             },
         )))
     }
@@ -325,18 +353,7 @@ impl Accounts {
         conn.transaction(async |conn| {
             let mut account = lock(conn, &caller, id.0).await?;
             let before = json!({"status": account.status});
-            match account.status.as_str() {
-                "RISK_HOLD" if caller.role < Role::Manager => {
-                    let detail =
-                        "WeChat has limited this account. A manager has to look at it and resume it.";
-                    return Err(ApiError::forbidden("risk_hold_needs_manager", detail));
-                }
-                "RISK_HOLD" | "OFFLINE" => {
-                    account.status = "ONLINE".into();
-                    accounts::update(conn, &account).await?;
-                }
-                _ => {}
-            }
+            bring_back(conn, &caller, &mut account).await?;
             lanes::resume(conn, caller.organization_id, id.0).await?;
             Note::new("account.resume", "account", id.0)
                 .before(before)
@@ -348,6 +365,26 @@ impl Accounts {
         state.waker.wake();
         Ok(Json(read(&mut conn, &caller, id.0).await?))
     }
+}
+
+/// Brings an account back that is logged out or on hold. For seven days after a hold its caps are halved.
+async fn bring_back(conn: &mut Conn, caller: &Caller, account: &mut Account) -> Result<(), ApiError> {
+    let held = account.status == "RISK_HOLD";
+    if held && caller.role < Role::Manager {
+        let detail =
+            "WeChat has limited this account, or is about to. A manager has to look at it and resume it.";
+        return Err(ApiError::forbidden("risk_hold_needs_manager", detail));
+    }
+    if !held && account.status != "OFFLINE" {
+        return Ok(());
+    }
+    account.status = "ONLINE".into();
+    accounts::update(conn, account).await?;
+    accounts::note_login(conn, account.organization_id, account.id, true).await?;
+    if held {
+        risk::lift(conn, account.organization_id, account.id).await?;
+    }
+    Ok(())
 }
 
 async fn change(
@@ -374,6 +411,21 @@ async fn change(
             LimitsView::of(&account).changed(limits, caller.role, &state.ceilings)?.put_into(&mut account);
         }
         accounts::update(conn, &account).await.map_err(taken)?;
+        let was = before["status"].as_str().unwrap_or_default();
+        if was != account.status {
+            let logged_in = account.status == "ONLINE";
+            accounts::note_login(conn, account.organization_id, id, logged_in).await?;
+        }
+        if let Some(on) = asked.label_sync {
+            accounts::choose_label_sync(conn, account.organization_id, id, on).await?;
+        }
+        if asked.status == Some(AskedStatus::Online) {
+            let was_held = account.status == "RISK_HOLD";
+            bring_back(conn, caller, &mut account).await?;
+            if was_held {
+                lanes::resume(conn, account.organization_id, id).await?;
+            }
+        }
         lanes::reconsider(conn, id).await?;
         Note::new("account.update", "account", id)
             .before(before)
@@ -506,7 +558,8 @@ async fn lock(conn: &mut Conn, caller: &Caller, id: Uuid) -> Result<Account, Api
 async fn read(conn: &mut Conn, caller: &Caller, id: Uuid) -> Result<AccountView, ApiError> {
     let row = accounts::get(conn, caller.organization_id, id).await?.ok_or_else(account_not_found)?;
     let sent = accounts::sent(conn, &[id]).await?.pop();
-    Ok(view(row, sent))
+    let house = House::read(conn, caller.organization_id).await?;
+    Ok(view(row, sent, &house))
 }
 
 /// The answer for an account that is not there, or not ours.
@@ -539,9 +592,12 @@ fn facts(account: &Account) -> Value {
     })
 }
 
-fn view(row: WithLane, sent: Option<Sent>) -> AccountView {
-    let WithLane { account, paused_at, paused_reason } = row;
+fn view(row: WithLane, sent: Option<Sent>, house: &House) -> AccountView {
+    let WithLane { account, health, paused_at, paused_reason } = row;
     AccountView {
+        warm_up: house.warm_up(&health),
+        label_sync: health.label_sync,
+        risk: risk_of(health),
         id: account.id,
         limits: LimitsView::of(&account),
         wxid: account.wxid,

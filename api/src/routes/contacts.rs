@@ -5,6 +5,7 @@ use diesel_async::AsyncConnection;
 use entropy_jobs::campaign::events::{self as campaigns, Happened};
 use entropy_jobs::campaign::plan::Plans;
 use entropy_jobs::conversation::opt_out;
+use entropy_jobs::kinds::sync_labels;
 use entropy_schema::campaigns::consents::{self, Consent};
 use entropy_schema::campaigns::enrollments;
 use entropy_schema::contacts::{self, Contact};
@@ -233,7 +234,12 @@ impl Contacts {
         }
         let mut conn = state.db.conn().await?;
         conn.transaction(async |conn| {
-            let contact = contacts::lock(conn, caller.organization_id, id.0).await?;
+            let organization = caller.organization_id;
+            let labels = match &tags {
+                Some(_) => lock_label_lane(conn, organization, id.0).await?,
+                None => false,
+            };
+            let contact = contacts::lock(conn, organization, id.0).await?;
             let mut contact = contact.ok_or_else(contact_not_found)?;
             let before = facts(&contact);
             let (old_tags, was_suppressed) = (contact.tags.clone(), contact.suppressed_at.is_some());
@@ -265,9 +271,14 @@ impl Contacts {
                 let reason = "contact_suppressed";
                 campaigns::leave(conn, contact.organization_id, &[contact.id], reason).await?;
             }
+            if labels && contact.tags != old_tags {
+                let (account, trace) = (contact.account_id, &origin.trace_id);
+                sync_labels::request(conn, organization, account, contact.id, &contact.tags, trace).await?;
+            }
             tell_campaigns(conn, &state.plans, &contact, &old_tags).await
         })
         .await?;
+        state.waker.wake();
         read(&mut conn, &caller, id.0).await.map(Json)
     }
 
@@ -343,6 +354,14 @@ async fn read(conn: &mut Conn, caller: &Caller, id: Uuid) -> Result<ContactView,
     let out = opt_outs::of(conn, caller.organization_id, &[contact.wxid.as_str()]).await?.pop();
     let given = consents::of(conn, caller.organization_id, &[id]).await?;
     Ok(view(contact, out, given))
+}
+
+/// Locks the lane in which tags are written into WeChat, before the contact is locked. False: its account's tags stay here.
+async fn lock_label_lane(conn: &mut Conn, organization: Uuid, id: Uuid) -> Result<bool, ApiError> {
+    let contact = contacts::get(conn, organization, id).await?.ok_or_else(contact_not_found)?;
+    let lane = sync_labels::lane(conn, organization, contact.account_id).await?;
+    conversations::lock_lanes(conn, organization, lane.as_slice()).await?;
+    Ok(lane.is_some())
 }
 
 /// Tells campaigns what has become of a contact's tags. The caller has locked it.

@@ -1,6 +1,7 @@
 //! The resources, one file each: their request and response types beside their handlers.
 
 mod account_ai;
+mod account_health;
 mod account_limits;
 mod accounts;
 mod ai_replies;

@@ -38,6 +38,9 @@ struct PutSettings {
     opt_out_words: Option<Vec<Text>>,
     /// Words with which customers ask for a person, beside the built-in ones: up to 50 of 1 to 20 characters.
     handoff_words: Option<Vec<Text>>,
+    /// Words with which customers complain, beside the built-in ones: up to 50 of 1 to 20 characters. One of them puts the account
+    /// on hold.
+    complaint_words: Option<Vec<Text>>,
     /// Said once to who opts out; up to 500 characters. Empty: nothing is said.
     opt_out_confirmation: Option<Text>,
     /// From when on campaigns write, by the contact's clock: `HH:MM`, not before 08:00; 09:00 if never chosen. A plan may only be
@@ -67,6 +70,7 @@ struct SettingsView {
     timezone: String,
     opt_out_words: Vec<String>,
     handoff_words: Vec<String>,
+    complaint_words: Vec<String>,
     opt_out_confirmation: String,
     /// Campaigns write from this hour of the contact's day on.
     campaign_from: String,
@@ -134,6 +138,9 @@ impl Settings {
                 if let Some(words) = changes.handoff_words {
                     chosen.handoff_words = words;
                 }
+                if let Some(words) = changes.complaint_words {
+                    chosen.complaint_words = words;
+                }
                 if let Some(text) = changes.opt_out_confirmation {
                     chosen.opt_out_confirmation = text;
                 }
@@ -162,6 +169,7 @@ struct Changes {
     timezone: Option<String>,
     opt_out_words: Option<Vec<String>>,
     handoff_words: Option<Vec<String>>,
+    complaint_words: Option<Vec<String>>,
     opt_out_confirmation: Option<String>,
 }
 
@@ -197,6 +205,7 @@ fn read(asked: &PutSettings) -> Result<Changes, ApiError> {
     };
     let opt_out_words = read_words("opt_out_words", &asked.opt_out_words);
     let handoff_words = read_words("handoff_words", &asked.handoff_words);
+    let complaint_words = read_words("complaint_words", &asked.complaint_words);
     if let Some(text) = &asked.opt_out_confirmation
         && (text.chars().count() > 500 || has_controls(text))
     {
@@ -210,6 +219,7 @@ fn read(asked: &PutSettings) -> Result<Changes, ApiError> {
         timezone: asked.timezone.as_deref().map(str::to_owned),
         opt_out_words,
         handoff_words,
+        complaint_words,
         opt_out_confirmation: asked.opt_out_confirmation.as_deref().map(|text| text.trim().to_owned()),
     })
 }
@@ -280,6 +290,7 @@ fn facts(chosen: &Organization) -> Value {
         "timezone": chosen.timezone,
         "opt_out_words": chosen.opt_out_words,
         "handoff_words": chosen.handoff_words,
+        "complaint_words": chosen.complaint_words,
         "opt_out_confirmation": chosen.opt_out_confirmation,
         "campaign_from": chosen.campaign_from,
         "campaign_until": chosen.campaign_until,
@@ -298,6 +309,7 @@ fn view(chosen: Organization) -> SettingsView {
         timezone: chosen.timezone,
         opt_out_words: chosen.opt_out_words,
         handoff_words: chosen.handoff_words,
+        complaint_words: chosen.complaint_words,
         opt_out_confirmation: chosen.opt_out_confirmation,
         campaign_from: chosen.campaign_from,
         campaign_until: chosen.campaign_until,

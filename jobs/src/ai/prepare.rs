@@ -344,6 +344,9 @@ fn wanted(
     if facts.account_removed {
         return Err(("account_deleted", "the account was removed"));
     }
+    if facts.account_held {
+        return Err(("account_risk", "the account is on hold; people answer by hand"));
+    }
     if facts.opted_out {
         return Err(("opted_out", "the customer wants no more messages"));
     }

@@ -12,7 +12,7 @@ use entropy_schema::campaigns::enrollments::{self, Enrollment};
 use entropy_schema::campaigns::facts;
 use entropy_schema::campaigns::steps::{self, SendJob};
 use entropy_schema::record::enqueue::{Enqueued, enqueue};
-use entropy_schema::{Conn, Error, Result, contacts, conversations};
+use entropy_schema::{Conn, Error, Result, contacts, conversations, labels};
 use uuid::Uuid;
 
 use super::decide::{Decided, Held, Moves, Outcome, decide};
@@ -20,6 +20,7 @@ use super::events;
 use super::situation::Situation;
 use super::{review, send, write};
 use crate::conversation::mode;
+use crate::kinds::sync_labels;
 use crate::services::Context;
 
 /// Looks that one run may take: the second with what the first has found to be needed, more if others move at the same time.
@@ -34,7 +35,7 @@ pub struct Advanced {
     pub step_id: Option<String>,
     /// Why it waits, or ended.
     pub reason: Option<String>,
-    /// A message was enqueued: the relay should look.
+    /// A message or another job was enqueued: the relay should look.
     pub enqueued: bool,
 }
 
@@ -65,9 +66,14 @@ async fn look(conn: &mut Conn, ctx: &Context, id: Uuid, held: Held) -> Result<Lo
     let nothing = Ok(Looked::Done(None));
     if held.any() {
         let Some(before) = enrollments::get(conn, organization, id).await? else { return nothing };
+        let mut lanes = Vec::new();
         if held.conversation || held.lane {
-            conversations::lock_lanes(conn, organization, &[before.account_id]).await?;
+            lanes.push(before.account_id);
         }
+        if held.contact {
+            lanes.extend(sync_labels::lane(conn, organization, before.account_id).await?);
+        }
+        conversations::lock_lanes(conn, organization, &lanes).await?;
         let facts = facts::of(conn, id).await?;
         if let (true, Some(chat)) = (held.conversation, facts.and_then(|facts| facts.conversation_id)) {
             conversations::lock_row(conn, organization, chat).await?;
@@ -124,8 +130,8 @@ async fn write(
     outcome: Outcome,
 ) -> Result<Advanced> {
     let Outcome { mut enrollment, mut steps, moves } = outcome;
-    let Moves { send, write, review, add_tags, remove_tags, hand_off } = moves;
-    let mut given = Vec::new();
+    let Moves { send, write, review, takes_place: _, add_tags, remove_tags, hand_off } = moves;
+    let (mut given, mut tagged) = (Vec::new(), None);
     if !add_tags.is_empty() || !remove_tags.is_empty() {
         let contact = contacts::lock(conn, enrollment.organization_id, enrollment.contact_id).await?;
         if let Some(mut contact) = contact {
@@ -139,6 +145,7 @@ async fn write(
             contacts::update(conn, &contact).await?;
             // Before this one is written, which need not be looked at again.
             events::changed(conn, enrollment.contact_id).await?;
+            tagged = Some(contact);
         }
     }
     if let (Some((reason, note)), Some(chat)) = (hand_off, situation.facts.conversation_id) {
@@ -174,6 +181,15 @@ async fn write(
     }
     if review {
         review::tell(conn, &enrollment).await?;
+    }
+    let organization = enrollment.organization_id;
+    if let Some(contact) = tagged
+        && labels::wanted(conn, organization, contact.account_id).await?
+    {
+        let trace = &ctx.trace_id;
+        sync_labels::request(conn, organization, contact.account_id, contact.id, &contact.tags, trace)
+            .await?;
+        enqueued = true;
     }
     Ok(said(&enrollment, enqueued))
 }

@@ -16,6 +16,9 @@ const LOOK_AGAIN: TimeDelta = TimeDelta::minutes(10);
 /// How long a paused plan is left alone, should nobody wake its people when it goes on.
 const PAUSED: TimeDelta = TimeDelta::hours(1);
 
+/// How long a held account is left alone: whoever lifts the hold wakes its people.
+const HELD: TimeDelta = TimeDelta::hours(1);
+
 /// How long a conversation is left to a person who has taken it for good.
 const TAKEN_OVER: TimeDelta = TimeDelta::minutes(30);
 
@@ -104,7 +107,10 @@ pub fn objections(situation: &Situation<'_>, asker: Asker, by_model: bool) -> Ve
     }
     match (facts.account_status.as_str(), asker) {
         ("ONLINE", _) | ("OFFLINE", Asker::Gate) => {}
-        ("RISK_HOLD", _) => found.push(later("account_risk")),
+        ("RISK_HOLD", _) => {
+            let until = now + HELD + apart(situation.enrollment.id);
+            found.push(Verdict::NotYet { until, code: "account_risk", moves: false });
+        }
         ("OFFLINE", Asker::Step) => found.push(later("account_offline")),
         _ => found.push(later("account_not_ready")),
     }

@@ -60,6 +60,8 @@ pub struct Moves {
     pub write: bool,
     /// The text of the last of the steps waits for a person.
     pub review: bool,
+    /// It has been given a place in front of the account.
+    pub takes_place: bool,
     /// The contact is given these.
     pub add_tags: Vec<String>,
     /// These are taken from it.
@@ -72,7 +74,7 @@ impl Moves {
     /// Returns what must be locked before the enrollment is.
     pub fn needs(&self) -> Held {
         Held {
-            lane: self.send.is_some(),
+            lane: self.send.is_some() || self.takes_place,
             conversation: self.hand_off.is_some(),
             contact: !self.add_tags.is_empty() || !self.remove_tags.is_empty(),
         }
@@ -141,10 +143,12 @@ impl<'a> Walk<'a> {
         match self.situation.facts.plan_status.as_str() {
             "RUNNING" => {}
             "PAUSED" => {
+                self.leave_place(current, "sop_paused");
                 self.wait(now + TimeDelta::hours(1), "sop_paused");
                 return self.done();
             }
             _ => {
+                self.leave_place(current, "canceled");
                 self.exit("canceled", None);
                 return self.done();
             }
@@ -226,6 +230,18 @@ impl<'a> Walk<'a> {
             if was_sent && waits_for_reply { due.min(now) } else { now.max(self.enrollment.reached_at) };
         self.enrollment.planned_at = Some(due);
         self.enrollment.state = "active".to_owned();
+        self.enrollment.wait_code = None;
+    }
+
+    /// Whoever had been given a place in front of the account is not in its row any more.
+    fn leave_place(&mut self, row: Option<&Row>, reason: &str) {
+        if let Some(row) = row.filter(|row| {
+            let sends = matches!(row.kind.as_str(), "send" | "ai_send");
+            sends && row.job_id.is_none() && matches!(row.state.as_str(), "due" | "planned")
+        }) {
+            let (state, reason) = ("deferred".to_owned(), Some(reason.to_owned()));
+            self.steps.push(Row { state, reason, next_try_at: None, ..row.clone() });
+        }
     }
 
     /// It is held behind a message that is over: when it goes on, that is not looked at again.
@@ -326,6 +342,7 @@ impl<'a> Walk<'a> {
                 self.enrollment.wait_code = Some("paused".to_owned());
                 // What has paused it does not pause it again; what comes meanwhile counts.
                 self.enrollment.reached_at = now + TimeDelta::microseconds(1);
+                self.leave_place(row, reason);
                 let zone = self.situation.zone();
                 self.enrollment.due_at = rule.resume_after.map(|after| moment::after(now, after, zone));
                 return true;
@@ -371,6 +388,7 @@ impl<'a> Walk<'a> {
             plan: self.situation.plan,
             calendar: self.situation.calendar.clone(),
             counts: self.situation.counts,
+            row: self.situation.row,
             tags: Some(self.tags.clone()),
             words: self.situation.words.clone(),
             links: self.situation.links.clone(),

@@ -16,6 +16,7 @@ use crate::message::Message;
 use crate::sop::config::rules::OnExpired;
 use crate::sop::config::step::{OnMissingVariable, Review, Step};
 use crate::sop::late;
+use crate::sop::spread::{self, Turn};
 
 /// The reason of a step whose text is being written by a model; its job is the one that writes.
 pub(super) const WRITING: &str = "writing";
@@ -102,6 +103,12 @@ impl Walk<'_> {
                 return Then::Stay;
             }
         }
+        // Many may be due at once. Whoever was called has had its turn, and so has what a model was asked for.
+        let called = matches!(self.enrollment.wait_code.as_deref(), Some("spread" | WRITING));
+        let turn = situation.row.map(|row| spread::turn(now, &row, called, &situation.opening()));
+        if let Some(turn @ (Turn::At(_) | Turn::Shut(_) | Turn::Never)) = turn {
+            return self.queue(step, turn);
+        }
         match self.words(step, &situation) {
             Words::Say(outgoing) => {
                 let text = outgoing.message.readable().to_owned();
@@ -127,6 +134,25 @@ impl Walk<'_> {
                 Then::On(next_of(step), now)
             }
         }
+    }
+
+    /// Others are before it: it waits for its turn.
+    fn queue(&mut self, step: &Step, turn: Turn) -> Then {
+        let (until, state, code) = match turn {
+            Turn::Now => return Then::Stay,
+            Turn::At(place) => (place, "due", "spread"),
+            Turn::Shut(until) => (until, "deferred", "window"),
+            Turn::Never => {
+                self.note(step, "skipped", Some("window_never_opens"));
+                self.exit("window_never_opens", None);
+                return Then::Stay;
+            }
+        };
+        self.moved(step, until);
+        self.note(step, state, Some(code)).next_try_at = Some(until);
+        self.moves.takes_place = code == "spread";
+        self.wait(until, code);
+        Then::Stay
     }
 
     /// A text waits for a person: it goes on waiting, unless its time has passed. None: nothing waits for one.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use chrono::{DateTime, Days, Timelike, Utc};
+use chrono::{DateTime, Days, TimeDelta, Timelike, Utc};
 use entropy_schema::campaigns::enrollments::Enrollment;
 use entropy_schema::campaigns::facts::{self, Facts, Since};
 use entropy_schema::{Conn, Result};
@@ -20,6 +20,7 @@ use crate::sop::caps::{self, Caps, Counts, Standing};
 use crate::sop::condition;
 use crate::sop::config::key::{ArmKey, StepId};
 use crate::sop::config::window::LocalTime;
+use crate::sop::spread::{Row, pace};
 use crate::sop::template::Given;
 use crate::sop::window::{Days as OpenDays, Opening, Range, Window};
 
@@ -38,6 +39,8 @@ pub struct Situation<'a> {
     pub calendar: Calendar,
     /// What campaigns have sent; none: not counted yet.
     pub counts: Option<Counts>,
+    /// What waits in front of the account; none: not counted yet.
+    pub row: Option<Row>,
     /// The contact's tags, where they are not those on record any more.
     pub tags: Option<Vec<String>>,
     /// The organisation's sensitive words; none: texts are not held against them.
@@ -76,6 +79,7 @@ impl<'a> Situation<'a> {
             plan,
             calendar,
             counts: None,
+            row: None,
             tags: None,
             words: None,
             links: None,
@@ -172,6 +176,15 @@ impl<'a> Situation<'a> {
                 *day += 1;
             }
         }
+        let facts = self.facts;
+        self.row = Some(Row {
+            pace: pace(
+                u32::try_from(facts.messages_per_minute).unwrap_or_default(),
+                TimeDelta::milliseconds(facts.min_gap_ms.into()),
+            ),
+            in_lane: number(rows.account_in_lane),
+            last_place: rows.account_last_place,
+        });
         self.counts = Some(Counts {
             contact,
             contact_last: rows.contact_last,

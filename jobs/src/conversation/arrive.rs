@@ -23,11 +23,16 @@ use super::{Origin, mode};
 use crate::campaign::events::{self as campaigns, Happened};
 use crate::incoming::Message;
 use crate::job::JobError;
+use crate::risk::hold::{hold, look_at_leavers};
+use crate::risk::{Seen, Signal, signal};
 use crate::services::Context;
 use crate::step;
 
 /// The longest id of a contact, in characters.
 const MAX_WXID_CHARS: usize = 200;
+
+/// A complaint that is older is history: it comes when an account is logged in anew.
+const COMPLAINTS_AGE: TimeDelta = TimeDelta::days(1);
 
 /// Tells whether an id can be that of a contact.
 pub(super) fn is_wxid(wxid: &str) -> bool {
@@ -71,7 +76,7 @@ pub(super) async fn apply(
     let mut conn = ctx.conn().await?;
     let organization = ctx.organization_id;
     let (peer, sender) = (&message.peer_wxid, &message.sender_wxid);
-    let Some(facts) =
+    let Some(mut facts) =
         messages::facts(&mut conn, organization, account, peer, sender, &message.new_msg_id).await?
     else {
         return Ok(Applied::Ignored);
@@ -85,6 +90,11 @@ pub(super) async fn apply(
     if is_nobody(peer, facts.own_wxid.as_deref()) {
         return Ok(Applied::Ignored);
     }
+    if complains(message, &facts) {
+        let details = json!({ "event_id": event });
+        hold(&mut conn, organization, account, Signal::Complaint, details, &ctx.trace_id).await?;
+        facts.enabled = false;
+    }
     let arriving = Arriving { ctx, account, event, message, facts: &facts };
     conn.transaction(async |conn| {
         arriving.apply(conn).await?;
@@ -93,7 +103,23 @@ pub(super) async fn apply(
     })
     .await?;
     step!("event.committed");
+    if matches!(arriving.control(), Some(Control::OptOut(_))) {
+        drop(conn);
+        look_at_leavers(ctx, account).await?;
+    }
     Ok(Applied::Applied)
+}
+
+/// Tells whether a message complains about us: in a group only if the account was meant. An old one is nothing new.
+///
+/// It is asked, and the hold is written, before the message is stored: a process that dies in between does it again.
+fn complains(message: &Message, facts: &Facts) -> bool {
+    let meant = !message.is_group() || message.mentions_me;
+    let old = message.sent_at < facts.now - COMPLAINTS_AGE;
+    if !matches!(message.kind, "text" | "quote") || !meant || old || is_official(&message.sender_wxid) {
+        return false;
+    }
+    signal(Seen::Wrote(&message.text, &facts.complaint_words)).is_some()
 }
 
 struct Arriving<'a> {

@@ -13,6 +13,8 @@ use super::arrive::{is_wxid, kinds};
 use crate::campaign::events::{self as campaigns, Happened};
 use crate::incoming::{AccountEvent, ContactChange, GroupEvent};
 use crate::job::{Failure, JobError};
+use crate::risk::hold::{hold, look_at_leavers};
+use crate::risk::{Seen, signal};
 use crate::services::Context;
 
 /// Attempts to find a recalled message that has not come in yet: half a minute, with the backoff between them.
@@ -112,6 +114,9 @@ pub(super) async fn contact_removed(
             Ok::<_, entropy_schema::Error>(true)
         })
         .await?;
+    drop(conn);
+    // Also when it was known: the process may have died just here.
+    look_at_leavers(ctx, account).await?;
     Ok(if removed { Applied::Applied } else { Applied::Ignored })
 }
 
@@ -186,6 +191,12 @@ pub(super) async fn account(
             sends::report_account(&mut conn, organization, account, "ONLINE").await?;
         }
         AccountEvent::Offline => went_offline(&mut conn, organization, account, event).await?,
+        AccountEvent::LoggedOut => {
+            at_risk(&mut conn, ctx, account, Seen::LoggedOut).await?;
+            // It stays on hold; this is for how long it was logged out.
+            sends::report_account(&mut conn, organization, account, "OFFLINE").await?;
+        }
+        AccountEvent::Verification => at_risk(&mut conn, ctx, account, Seen::Verification).await?,
         AccountEvent::LoginFailed => {
             let alert = NewAlert {
                 organization_id: organization,
@@ -201,6 +212,13 @@ pub(super) async fn account(
         }
     }
     Ok(Applied::Applied)
+}
+
+async fn at_risk(conn: &mut Conn, ctx: &Context, account: Uuid, seen: Seen<'_>) -> Result<()> {
+    if let Some(signal) = signal(seen) {
+        hold(conn, ctx.organization_id, account, signal, json!({}), &ctx.trace_id).await?;
+    }
+    Ok(())
 }
 
 /// Notes that the provider says the account is logged out, and tells people, once per outage.

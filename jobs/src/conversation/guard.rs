@@ -95,6 +95,12 @@ pub async fn may_speak(
     if !facts.ai_enabled {
         return Ok(Err(cancel("ai_disabled", "answers by AI were switched off for the account")));
     }
+    if facts.held_since {
+        return Ok(Err(cancel(
+            "account_risk",
+            "the account was put on hold since the customer wrote; people answer by hand",
+        )));
+    }
     let newer = || cancel("newer_message", "the customer has written more; a newer answer takes its place");
     if facts.turn_run != Some(reply.run) {
         return Ok(Err(newer()));

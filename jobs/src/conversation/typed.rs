@@ -10,7 +10,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use diesel_async::AsyncConnection;
 use entropy_schema::messages::{self, Echo, Facts, Received};
-use entropy_schema::{Conn, Error, Result, conversations, sends};
+use entropy_schema::{Conn, Error, Result, conversations, risk, sends};
 use uuid::Uuid;
 
 use super::apply::Applied;
@@ -51,7 +51,11 @@ pub(super) async fn apply(
     }
     let since = sent_at(message, facts.now).min(facts.now) - ECHO_WITHIN;
     match messages::echo(&mut conn, organization, account, peer, new_msg_id, since, &message.text).await? {
-        Echo::Ours | Echo::UnknownOfOurs => return Ok(Applied::Ignored),
+        Echo::Ours => {
+            risk::echoed(&mut conn, organization, account).await?;
+            return Ok(Applied::Ignored);
+        }
+        Echo::UnknownOfOurs => return Ok(Applied::Ignored),
         Echo::MayBeOurs => {
             return Err(JobError::Snooze(Snooze {
                 delay: LOOK_AGAIN,

@@ -153,6 +153,10 @@ pub enum GroupEvent {
 pub enum AccountEvent {
     /// It is not logged in any more.
     Offline,
+    /// Its session was ended from outside: on the phone, by another device, or by WeChat.
+    LoggedOut,
+    /// WeChat asks for a verification of the login.
+    Verification,
     /// It is logged in.
     Online,
     /// The provider tries to bring it back.

@@ -6,6 +6,7 @@ pub mod ai_reply;
 pub mod check_calendars;
 pub mod check_material;
 pub mod check_online;
+pub mod check_risk;
 pub mod check_silence;
 pub mod cost_tally;
 pub mod download_media;
@@ -23,6 +24,7 @@ pub mod sop_enroll;
 pub mod sop_step;
 pub mod sop_write;
 pub mod sync_contacts;
+pub mod sync_labels;
 
 /// Every kind of this build.
 pub fn registry() -> Registry {
@@ -31,6 +33,7 @@ pub fn registry() -> Registry {
         .register::<check_calendars::CheckCalendars>()
         .register::<check_material::CheckMaterial>()
         .register::<check_online::CheckOnline>()
+        .register::<check_risk::CheckRisk>()
         .register::<check_silence::CheckSilence>()
         .register::<cost_tally::CostTally>()
         .register::<download_media::DownloadMedia>()
@@ -48,4 +51,5 @@ pub fn registry() -> Registry {
         .register::<sop_step::SopStep>()
         .register::<sop_write::SopWrite>()
         .register::<sync_contacts::SyncContacts>()
+        .register::<sync_labels::SyncLabels>()
 }

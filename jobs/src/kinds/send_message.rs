@@ -26,6 +26,7 @@ use crate::job::{Done, Failure, Job, JobError};
 use crate::lifecycle::{Delivery, OnUnknown};
 use crate::message::Message;
 use crate::provider::{Device, ErrorClass, SendError, Sent};
+use crate::risk::{Seen, hold, signal};
 use crate::services::Context;
 use crate::step;
 
@@ -224,15 +225,23 @@ impl SendMessage {
                 let hold = LaneWait { delay_ms: millis(UNREACHABLE_HOLD), code: "provider_unreachable" };
                 Err(JobError::Retry(Failure { result: None, lane_wait: Some(hold), ..failure }))
             }
-            ErrorClass::Refused => Err(JobError::Discard(failure)),
+            ErrorClass::Refused => {
+                if self.is_by_machine() {
+                    self.look_for_risk(ctx).await;
+                }
+                Err(JobError::Discard(failure))
+            }
             ErrorClass::AccountOffline => {
                 tracing::warn!(account_id = %self.account_id, "the account is offline");
-                self.note_status(ctx, "OFFLINE").await;
+                self.note_login(ctx, "OFFLINE").await;
                 Err(offline())
             }
             ErrorClass::RiskControl => {
                 tracing::error!(account_id = %self.account_id, "risk control: the account stops until a person lifts it");
-                self.note_status(ctx, "RISK_HOLD").await;
+                if let Some(signal) = signal(Seen::Refused(&error)) {
+                    let details = json!({ "error_code": error.code });
+                    hold::hold_surely(ctx, self.account_id, signal, details).await;
+                }
                 Err(snooze_lane(
                     OFFLINE_HOLD,
                     "lane_paused",
@@ -327,20 +336,32 @@ impl SendMessage {
     async fn come_back_online(&self, ctx: &Context, device: &Device) -> bool {
         let online = matches!(ctx.services.sender.check_online(device, &ctx.trace_id).await, Ok(true));
         if online {
-            self.note_status(ctx, "ONLINE").await;
+            self.note_login(ctx, "ONLINE").await;
         }
         online
     }
 
-    /// Notes what the provider said of the account. A database that is away for a moment must not lose a hold.
-    async fn note_status(&self, ctx: &Context, status: &str) {
+    /// What a machine writes shows how people take the account's messages. What a person wrote, a person sees fail.
+    fn is_by_machine(&self) -> bool {
+        matches!(self.origin, Origin::Ai | Origin::Sop)
+    }
+
+    /// Looks whether too many messages were refused. If that fails, the next refusal looks again.
+    async fn look_for_risk(&self, ctx: &Context) {
+        if let Err(error) = hold::look_at_sends(ctx, self.account_id).await {
+            tracing::warn!(%error, account_id = %self.account_id, "the last messages were not looked at");
+        }
+    }
+
+    /// Notes whether the provider says that the account is logged in. A hold that came meanwhile stays.
+    async fn note_login(&self, ctx: &Context, status: &str) {
         for _ in 0..10 {
             let noted = async {
                 let mut conn = ctx.conn().await?;
-                sends::set_account_status(&mut conn, self.account_id, status).await
+                sends::report_account(&mut conn, ctx.organization_id, self.account_id, status).await
             };
             match noted.await {
-                Ok(()) => return,
+                Ok(_) => return,
                 Err(error) => {
                     tracing::error!(%error, account_id = %self.account_id, status, "status not noted yet")
                 }

@@ -191,6 +191,20 @@ impl Standing {
     }
 }
 
+impl Standing {
+    /// Returns which of its first seven days it is for the account; none: it is not new any more.
+    pub fn warm_up_day(&self, today: NaiveDate) -> Option<i64> {
+        let age = (today - self.first_login.unwrap_or(today)).num_days().max(0);
+        WARM_UP.iter().any(|(days, _)| age < *days).then_some(age + 1)
+    }
+
+    /// Returns the last day on which the account has half of its caps; none: it has all of them.
+    pub fn halved_until(&self, today: NaiveDate) -> Option<NaiveDate> {
+        let released = self.released.filter(|on| (today - *on).num_days() < HALVED_DAYS)?;
+        released.checked_add_days(Days::new(HALVED_DAYS.unsigned_abs() - 1))
+    }
+}
+
 /// What has been sent, over all campaigns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
@@ -451,6 +465,8 @@ mod tests {
             assert_eq!(standing.allowance(10, day(today)), 10);
         }
         assert_eq!(Standing::default().allowance(150, day("2026-11-20")), 20);
+        let days = ["2026-11-20", "2026-11-26", "2026-11-27"].map(|today| standing.warm_up_day(day(today)));
+        assert_eq!(days, [Some(1), Some(7), None]);
     }
 
     #[test]
@@ -459,6 +475,8 @@ mod tests {
         for (today, expected) in [("2026-11-20", 75), ("2026-11-26", 75), ("2026-11-27", 150)] {
             assert_eq!(standing.allowance(150, day(today)), expected, "{today}");
         }
+        assert_eq!(standing.halved_until(day("2026-11-26")), Some(day("2026-11-26")));
+        assert_eq!(standing.halved_until(day("2026-11-27")), None);
         let halves = [0, 1, 2, 3].map(|cap| standing.allowance(cap, day("2026-11-20")));
         assert_eq!(halves, [0, 1, 1, 1]);
         // New and released: half of the little that a new one has.

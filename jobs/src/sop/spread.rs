@@ -9,6 +9,10 @@
 //! A place is either counted (somebody has numbered the row) or drawn from the enrollment's id. The latter needs
 //! nothing but the length of the row, never changes, and keeps people in the same order at every step; two may draw
 //! neighbouring places, which the account's own limits then keep apart.
+//!
+//! When a campaign runs, places are given one by one ([`turn`]): to whoever is due and may be written to, behind all who have
+//! one. An account's lane never holds more than about a minute of them, so a person's message, a stop or a hold finds little in
+//! front of it, and after an outage or a lifted stop everybody queues anew.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use ring::digest::{SHA256, digest};
@@ -96,6 +100,59 @@ pub fn spread(
         offset -= open.length();
     }
     Some(first)
+}
+
+/// How much of the row stands in the account's lane, ready to be sent.
+const AHEAD: TimeDelta = TimeDelta::minutes(1);
+
+/// The row of campaign messages in front of an account, as it is known under the lock of its lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// Time between two of its campaign messages; see [`pace`].
+    pub pace: TimeDelta,
+    /// Messages in the account's lane.
+    pub in_lane: u32,
+    /// The last place that was given behind them.
+    pub last_place: Option<DateTime<Utc>>,
+}
+
+/// What the row says to somebody who is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Into the lane, now.
+    Now,
+    /// This is its place: it is due then.
+    At(DateTime<Utc>),
+    /// The window shuts before its place comes. It queues anew when the window opens again.
+    Shut(DateTime<Utc>),
+    /// The window never opens again.
+    Never,
+}
+
+/// Tells whose turn it is. `called`: it has had a place, which has come.
+///
+/// Whoever comes first is served first: a place lies a pace behind the last one, or behind what is in the lane. Whose place comes
+/// while the lane is full, because something held it up, queues anew.
+pub fn turn(now: DateTime<Utc>, row: &Row, called: bool, opening: &Opening<'_>) -> Turn {
+    let pace = row.pace.max(TimeDelta::milliseconds(1));
+    let in_lane = i32::try_from(row.in_lane).unwrap_or(i32::MAX);
+    // What is in the lane leaves at the pace; the first of it may leave now.
+    let behind_lane = pace.checked_mul(in_lane).unwrap_or(TimeDelta::MAX);
+    let has_room = behind_lane <= AHEAD;
+    if called && has_room {
+        return Turn::Now;
+    }
+    // One that is stuck for longer is looked at again tomorrow.
+    let behind_lane = now + behind_lane.min(TimeDelta::days(1));
+    let place = row.last_place.map_or(behind_lane, |last| behind_lane.max(last + pace));
+    if has_room && place - now <= AHEAD {
+        return Turn::Now;
+    }
+    match opening.next_allowed(place) {
+        Some(opens) if opens == place => Turn::At(place),
+        Some(opens) => Turn::Shut(opens),
+        None => Turn::Never,
+    }
 }
 
 #[cfg(test)]
@@ -201,6 +258,49 @@ mod tests {
         assert_eq!(pace(40, TimeDelta::seconds(5)), TimeDelta::seconds(5));
         assert_eq!(pace(7, TimeDelta::zero()), TimeDelta::milliseconds(8572));
         assert_eq!(pace(0, TimeDelta::zero()), TimeDelta::minutes(1));
+    }
+
+    #[test]
+    fn the_first_minute_goes_into_the_lane_and_everybody_else_gets_a_place() {
+        let calendar = Calendar::shipped();
+        let opening = working_hours(&calendar);
+        let now = shanghai("2026-11-23T10:00:00");
+        let mut row = Row { pace: PACE, in_lane: 0, last_place: None };
+        let mut places = Vec::new();
+        for _ in 0..500 {
+            match turn(now, &row, false, &opening) {
+                Turn::Now => row.in_lane += 1,
+                Turn::At(place) => {
+                    row.last_place = Some(place);
+                    places.push(place);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((row.in_lane, places.len()), (11, 489));
+        assert_eq!(places[0], shanghai("2026-11-23T10:01:06"));
+        assert!(places.windows(2).all(|two| two[1] - two[0] == PACE));
+        assert_eq!(places.last(), Some(&shanghai("2026-11-23T10:49:54")), "500 in 50 minutes");
+        // At its place, whoever was given one goes, if the lane has got on.
+        let at = Row { in_lane: 3, ..row };
+        assert_eq!(turn(places[0], &at, true, &opening), Turn::Now);
+        // It was held up: all who were given a place queue behind the others.
+        assert_eq!(turn(places[0], &row, true, &opening), Turn::At(shanghai("2026-11-23T10:50:00")));
+    }
+
+    #[test]
+    fn a_row_that_is_longer_than_the_window_goes_on_when_it_opens_again() {
+        let calendar = Calendar::shipped();
+        let opening = working_hours(&calendar);
+        let noon = Row { pace: PACE, in_lane: 9, last_place: Some(shanghai("2026-11-23T11:59:58")) };
+        let ask = |row: &Row| turn(shanghai("2026-11-23T11:50:00"), row, false, &opening);
+        assert_eq!(ask(&noon), Turn::Shut(shanghai("2026-11-23T14:00:00")));
+        // Who had a place that came while nobody was there queues from now on.
+        let old = Row { in_lane: 0, last_place: Some(shanghai("2026-11-23T09:40:00")), ..noon };
+        assert_eq!(ask(&old), Turn::Now);
+        // A lane that is stuck gets no more.
+        let stuck = Row { in_lane: u32::MAX, last_place: None, pace: TimeDelta::days(1) };
+        assert_eq!(ask(&stuck), Turn::At(shanghai("2026-11-24T11:50:00")));
     }
 
     proptest! {

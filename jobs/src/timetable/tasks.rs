@@ -2,6 +2,7 @@
 
 use crate::enqueue::{NewJob, Options, new_job};
 use crate::kinds::check_calendars::CheckCalendars;
+use crate::kinds::check_risk::CheckRisk;
 use crate::kinds::check_silence::CheckSilence;
 use crate::kinds::each_account::{EachAccount, Work};
 use crate::kinds::expire_keys::ExpireKeys;
@@ -25,7 +26,7 @@ pub struct Task {
 }
 
 /// Every task, by name.
-pub static TASKS: [Task; 11] = [
+pub static TASKS: [Task; 12] = [
     Task {
         name: "check_calendars",
         about: "Raises an alert where campaigns go by workdays and the holidays of next year are not written down.",
@@ -37,6 +38,12 @@ pub static TASKS: [Task; 11] = [
         about: "Asks the provider which devices are online, each account at a time of its own.",
         needs_search: false,
         job: |options| new_job(&EachAccount { work: Work::CheckOnline }, options),
+    },
+    Task {
+        name: "check_risk",
+        about: "Holds accounts whose messages have stopped to come back as echoes.",
+        needs_search: false,
+        job: |options| new_job(&CheckRisk {}, options),
     },
     Task {
         name: "check_silence",

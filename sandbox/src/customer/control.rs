@@ -166,7 +166,11 @@ fn event(state: &mut State, new: &NewEvent) -> Result<Event, String> {
     let (msg_id, fresh) = state.ledger.new_ids();
     let needs_customer = !matches!(
         new.kind,
-        EventKind::Offline | EventKind::Online | EventKind::Reconnecting | EventKind::LoginFailed
+        EventKind::Offline
+            | EventKind::LoggedOut
+            | EventKind::Online
+            | EventKind::Reconnecting
+            | EventKind::LoginFailed
     );
     if new.app_id.is_empty() || (needs_customer && new.from.is_empty() && new.group.is_none()) {
         return Err("app_id is needed, and from or group if it is about somebody".to_owned());
@@ -233,7 +237,9 @@ fn event(state: &mut State, new: &NewEvent) -> Result<Event, String> {
         account => {
             use crate::accounts::AccountState;
             match account {
-                EventKind::Offline => state.accounts.set_state(&new.app_id, AccountState::Offline),
+                EventKind::Offline | EventKind::LoggedOut => {
+                    state.accounts.set_state(&new.app_id, AccountState::Offline);
+                }
                 EventKind::Online => state.accounts.set_state(&new.app_id, AccountState::Online),
                 _ => {}
             }

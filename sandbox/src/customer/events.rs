@@ -172,7 +172,8 @@ impl Event {
         put("wxid", json!(self.wxid));
         put("createTime", json!(self.at.timestamp_millis()));
         let name = match &self.what {
-            What::Account(EventKind::Offline) => "LOGOUT",
+            What::Account(EventKind::Offline) => "OFFLINE",
+            What::Account(EventKind::LoggedOut) => "LOGOUT",
             What::Account(EventKind::Reconnecting) => "RECONNECT_START",
             What::Account(EventKind::LoginFailed) => "LOGIN_ERROR",
             What::Account(_) => "LOGIN_SUCCESS",

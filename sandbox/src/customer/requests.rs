@@ -355,6 +355,8 @@ pub(super) enum EventKind {
     GroupAnnouncement,
     Pat,
     Offline,
+    /// Its session was ended from outside.
+    LoggedOut,
     Online,
     Reconnecting,
     LoginFailed,

@@ -1,4 +1,4 @@
-//! The calls that read: contacts, groups, labels, the profile, downloads.
+//! The calls that read: contacts, groups, labels, the profile, downloads. And the labels of friends, which may be written twice.
 
 use std::time::Duration;
 
@@ -50,6 +50,17 @@ impl Read {
                 Some(state.books.brief(&self.app_id, &wxids, &state.customer.names))
             }
             What::Labels => Some(state.books.labels(&self.app_id)),
+            What::AddLabel => Some(state.books.add_label(&self.app_id, text("labelName"))),
+            What::SetLabels => {
+                let wxids: Vec<String> = self.list("wxIds");
+                if wxids.is_empty() {
+                    return Err(Refusal::BadRequest("wxIds不可为空".to_owned()));
+                }
+                if !state.books.set_labels(&self.app_id, text("labelIds"), &wxids) {
+                    return Err(Refusal::UnknownError);
+                }
+                None
+            }
             What::Group => {
                 Some(state.books.group(&self.app_id, text("chatroomId")).ok_or(Refusal::UnknownError)?)
             }
@@ -69,14 +80,19 @@ impl Read {
         Ok(Reply::answered(data))
     }
 
+    fn list(&self, name: &str) -> Vec<String> {
+        let list = self.body.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        list.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+    }
+
     fn wxids(&self) -> Result<Vec<String>, Refusal> {
-        let wxids = self.body.get("wxids").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let wxids = self.list("wxids");
         if wxids.is_empty() {
             return Err(Refusal::BadRequest("wxids不可为空".to_owned()));
         }
         if wxids.len() > MAX_WXIDS {
             return Err(Refusal::BadRequest(format!("wxids参数错误：最多{MAX_WXIDS}个")));
         }
-        Ok(wxids.iter().filter_map(|wxid| wxid.as_str().map(str::to_owned)).collect())
+        Ok(wxids)
     }
 }

@@ -15,7 +15,7 @@ pub(crate) enum Route {
     Read(&'static ReadRoute),
 }
 
-/// One call that only reads.
+/// One call that reads, or that may be made twice.
 #[derive(Debug)]
 pub(crate) struct ReadRoute {
     /// The route after the prefix.
@@ -26,13 +26,15 @@ pub(crate) struct ReadRoute {
     fields: &'static [Field],
 }
 
-/// What a reading call reads.
+/// What such a call is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum What {
     List,
     CachedList,
     Brief,
     Labels,
+    AddLabel,
+    SetLabels,
     Group,
     Members,
     Profile,
@@ -176,13 +178,15 @@ static SENDS: [SendRoute; 10] = [
     },
 ];
 
-/// Every call that reads.
-static READS: [ReadRoute; 12] = [
+/// Every call that reads, and the labels.
+static READS: [ReadRoute; 14] = [
     read("/contacts/fetchContactsList", What::List, "获取联系人列表失败", &[]),
     read("/contacts/fetchContactsListCache", What::CachedList, "获取联系人列表失败", &[]),
     read("/contacts/getBriefInfo", What::Brief, "获取联系人信息失败", &[]),
     read("/contacts/getDetailInfo", What::Brief, "获取联系人信息失败", &[]),
     read("/label/list", What::Labels, "获取标签列表失败", &[]),
+    read("/label/add", What::AddLabel, "添加标签失败", &[Text("labelName")]),
+    read("/label/modifyMemberList", What::SetLabels, "修改标签成员失败", &[OptionalText("labelIds")]),
     read("/group/getChatroomInfo", What::Group, "获取群信息失败", &[Text("chatroomId")]),
     read("/group/getChatroomMemberList", What::Members, "获取群成员列表失败", &[Text("chatroomId")]),
     read("/personal/getProfile", What::Profile, "获取个人资料失败", &[]),

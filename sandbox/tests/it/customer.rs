@@ -101,6 +101,7 @@ async fn every_event_has_a_body() {
         ("group_announcement", group),
         ("pat", json!({})),
         ("offline", json!({})),
+        ("logged_out", json!({})),
         ("online", json!({})),
         ("reconnecting", json!({})),
         ("login_failed", json!({})),
@@ -123,7 +124,17 @@ async fn every_event_has_a_body() {
     }
     let received = inbox.wait_for(count).await;
     let has = |part: &str| received.iter().any(|received| received.body.contains(part));
-    for part in ["revokemsg", "ModContacts", "DelContacts", "LOGOUT", "REVOKE_MSG", "testMsg", "{not json"] {
+    let parts = [
+        "revokemsg",
+        "ModContacts",
+        "DelContacts",
+        "OFFLINE",
+        "LOGOUT",
+        "REVOKE_MSG",
+        "testMsg",
+        "{not json",
+    ];
+    for part in parts {
         assert!(has(part), "{part}");
     }
 }

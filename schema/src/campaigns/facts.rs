@@ -75,6 +75,12 @@ pub struct Facts {
     /// Since when the account has been logged in.
     #[diesel(sql_type = Nullable<Timestamptz>)]
     pub warm_since: Option<DateTime<Utc>>,
+    /// Limit of the account.
+    #[diesel(sql_type = Integer)]
+    pub messages_per_minute: i32,
+    /// Limit of the account, in milliseconds.
+    #[diesel(sql_type = Integer)]
+    pub min_gap_ms: i32,
     /// When its last hold was lifted.
     #[diesel(sql_type = Nullable<Timestamptz>)]
     pub risk_lifted_at: Option<DateTime<Utc>>,
@@ -137,6 +143,7 @@ SELECT campaign_now() AS now, clock_timestamp() AS true_now, t.status AS plan_st
     ARRAY(SELECT s.scope FROM stops s WHERE s.organization_id = e.organization_id AND (s.scope IN ('organization', 'ai')
         OR (s.scope = 'account' AND s.scope_id = e.account_id) OR (s.scope = 'sop' AND s.scope_id = e.sop_id))) AS stops,
     a.status AS account_status, a.deleted_at IS NOT NULL AS account_gone, a.warm_since, a.risk_lifted_at, a.adviser_name,
+    a.messages_per_minute, a.min_gap_ms,
     c.id AS conversation_id, c.mode, c.mode_until, c.last_inbound_at,
     (SELECT m.text FROM messages m WHERE m.conversation_id = c.id AND m.direction = 'in'
         AND c.last_inbound_at IS NOT NULL ORDER BY m.id DESC LIMIT 1) AS last_inbound_text,
@@ -176,9 +183,15 @@ pub struct Counts {
     /// From the account today.
     #[diesel(sql_type = BigInt)]
     pub account: i64,
-    /// What waits in the account's lane, this enrollment left out.
+    /// What waits in the account's lane or has a place behind it, this enrollment left out.
     #[diesel(sql_type = BigInt)]
     pub account_waiting: i64,
+    /// Of that, what is in the lane.
+    #[diesel(sql_type = BigInt)]
+    pub account_in_lane: i64,
+    /// The last place that was given behind the lane.
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    pub account_last_place: Option<DateTime<Utc>>,
     /// Other contacts who never answered, to whom the account has written today.
     #[diesel(sql_type = BigInt)]
     pub account_new: i64,
@@ -206,12 +219,15 @@ SELECT ARRAY(SELECT s.sent_at FROM sop_steps s WHERE s.contact_id = $1 AND s.sen
     (SELECT max(s.sent_at) FROM sop_steps s WHERE s.contact_id = $1 AND s.sent_at IS NOT NULL) AS contact_last,
     (SELECT count(*) FROM sop_steps s WHERE s.contact_id = $1 AND s.sent_at > COALESCE($5, '-infinity')) AS unanswered,
     (SELECT count(*) FROM sop_steps s WHERE s.account_id = $2 AND s.sent_at >= $3) AS account,
-    (SELECT count(*) FROM sop_steps s WHERE s.account_id = $2 AND s.state = 'due' AND s.enrollment_id <> $6)
-        AS account_waiting,
+    w.account_waiting, w.account_in_lane, w.account_last_place,
     (SELECT count(DISTINCT s.contact_id) FROM sop_steps s JOIN contacts k ON k.id = s.contact_id
         WHERE s.account_id = $2 AND s.sent_at >= $3 AND s.contact_id <> $1
           AND NOT EXISTS (SELECT FROM conversations c WHERE c.account_id = s.account_id AND c.peer_wxid = k.wxid
-              AND c.last_inbound_at IS NOT NULL)) AS account_new";
+              AND c.last_inbound_at IS NOT NULL)) AS account_new
+FROM (SELECT count(*) AS account_waiting, count(s.job_id) AS account_in_lane,
+        max(s.next_try_at) FILTER (WHERE s.job_id IS NULL) AS account_last_place
+    FROM sop_steps s WHERE s.account_id = $2 AND s.state = 'due' AND s.enrollment_id <> $6
+      AND (s.job_id IS NOT NULL OR s.next_try_at > (SELECT campaign_now() - interval '1 hour'))) w";
 
 /// Counts what campaigns have sent to a contact and from an account. Under the account's lane nobody else adds to it.
 pub async fn counts(conn: &mut Conn, since: &Since) -> Result<Counts> {

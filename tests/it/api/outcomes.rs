@@ -236,8 +236,20 @@ async fn risk_control_stops_the_account_until_a_manager_resumes_it() {
     let refused = agent.post(&format!("{path}/resume"), Value::Null).await;
     assert_problem(refused, 403, "risk_hold_needs_manager", "");
     assert_eq!(calls().await, 1);
-    let resumed = manager.post(&format!("{path}/resume"), Value::Null).await.expect(200);
-    assert_eq!(resumed["status"], "ONLINE");
+    let held = agent.get(&path).await.expect(200);
+    assert_eq!(
+        (&held["risk"]["signal"], &held["risk"]["lifted_at"]),
+        (&json!("provider_limit"), &Value::Null)
+    );
+    assert_eq!((&held["warm_up"]["day"], &held["warm_up"]["cap_today"]), (&json!(1), &json!(20)));
+    let alarms = agent.all(&format!("/alerts?kind=account_risk_hold&account_id={}", account.id)).await;
+    assert_eq!((alarms.len(), &alarms[0]["severity"]), (1, &json!("critical")), "{alarms:?}");
+    let refused = agent.patch(&path, json!({"status": "ONLINE"})).await;
+    assert_problem(refused, 403, "risk_hold_needs_manager", "");
+    let resumed = manager.patch(&path, json!({"status": "ONLINE"})).await.expect(200);
+    assert_eq!((&resumed["status"], &resumed["paused"]), (&json!("ONLINE"), &json!(false)));
+    assert!(resumed["risk"]["lifted_at"].is_string(), "{resumed}");
+    assert_eq!(resumed["warm_up"]["cap_today"], 10, "half of the little that a new one has");
     for job in [first, second] {
         assert_eq!(here.ended(&agent, job).await["state"], "completed");
     }

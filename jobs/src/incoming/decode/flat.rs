@@ -6,6 +6,7 @@ use super::chat::Sheet;
 use super::fields::{self, field, text};
 use super::{Said, Setting, contact};
 use crate::incoming::{AccountEvent, ContactChange, GroupEvent, What};
+use crate::risk::asks_for_verification;
 
 /// Reads an event of the type `word`.
 pub(super) fn read(word: &str, body: &Value, setting: &Setting<'_>) -> Said {
@@ -42,8 +43,15 @@ pub(super) fn read(word: &str, body: &Value, setting: &Setting<'_>) -> Said {
         "LOGIN_SUCCESS" | "RECONNECT_SUCCESS" | "LONG_CONNECTED" | "LONG_SUCCESS" => {
             return account(AccountEvent::Online);
         }
-        "LOGIN_ERROR" => return account(AccountEvent::LoginFailed),
-        "LOGOUT" | "OFFLINE" | "RECONNECT_FAILED" | "RECONNECT_FAIL" => {
+        "LOGIN_ERROR" => {
+            let said = ["content", "msg", "pushContent"].into_iter().filter_map(|name| text(body, name));
+            return account(match said.into_iter().any(asks_for_verification) {
+                true => AccountEvent::Verification,
+                false => AccountEvent::LoginFailed,
+            });
+        }
+        "LOGOUT" => return account(AccountEvent::LoggedOut),
+        "OFFLINE" | "RECONNECT_FAILED" | "RECONNECT_FAIL" => {
             return account(AccountEvent::Offline);
         }
         "RECONNECT_START" | "LONG_DISCONNECTED" | "LONG_FAIL" => return account(AccountEvent::Reconnecting),

@@ -353,7 +353,7 @@ fn an_account_comes_and_goes_again_and_each_time_counts() {
         ("LONG_SUCCESS", AccountEvent::Online),
         ("LONG_CONNECTED", AccountEvent::Online),
         ("LOGIN_ERROR", AccountEvent::LoginFailed),
-        ("LOGOUT", AccountEvent::Offline),
+        ("LOGOUT", AccountEvent::LoggedOut),
         ("Offline", AccountEvent::Offline),
         ("RECONNECT_FAIL", AccountEvent::Offline),
         ("RECONNECT_FAILED", AccountEvent::Offline),

@@ -4,9 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use entropy_jobs::job::Job;
 use entropy_jobs::kinds::{
-    ai_reply, check_calendars, check_material, check_online, check_silence, cost_tally, download_media,
-    each_account, expire_keys, handle_callback, index_messages, prune_history, prune_media, reap_workers,
-    roll_up_costs, send_message, settle_runs, sop_enroll, sop_step, sop_write, sync_contacts,
+    ai_reply, check_calendars, check_material, check_online, check_risk, check_silence, cost_tally,
+    download_media, each_account, expire_keys, handle_callback, index_messages, prune_history, prune_media,
+    reap_workers, roll_up_costs, send_message, settle_runs, sop_enroll, sop_step, sop_write, sync_contacts,
+    sync_labels,
 };
 use entropy_jobs::message::{MAX_TEXT_CHARS, MAX_XML_BYTES, Message};
 use entropy_jobs::outbound_url::{MAX_LENGTH, UrlPolicy, check};
@@ -29,6 +30,7 @@ pub fn job_args(bytes: &[u8]) {
         "check_calendars" => read::<check_calendars::CheckCalendars>(version, &args),
         "check_material" => read::<check_material::CheckMaterial>(version, &args),
         "check_online" => read::<check_online::CheckOnline>(version, &args),
+        "check_risk" => read::<check_risk::CheckRisk>(version, &args),
         "check_silence" => read::<check_silence::CheckSilence>(version, &args),
         "cost_tally" => read::<cost_tally::CostTally>(version, &args),
         "download_media" => read::<download_media::DownloadMedia>(version, &args),
@@ -45,12 +47,13 @@ pub fn job_args(bytes: &[u8]) {
         "sop_step" => read::<sop_step::SopStep>(version, &args),
         "sop_write" => read::<sop_write::SopWrite>(version, &args),
         "sync_contacts" => read::<sync_contacts::SyncContacts>(version, &args),
+        "sync_labels" => read::<sync_labels::SyncLabels>(version, &args),
         _ => {}
     }
 }
 
 /// How many kinds [`job_args`] knows; a test compares it with the registry.
-pub const KINDS: usize = 21;
+pub const KINDS: usize = 23;
 
 fn read<K: Job>(version: i16, args: &Value) {
     match registry::read::<K>(version, args.clone()) {

@@ -4,6 +4,7 @@
 //! `protocols/gewe.md` section 4. The sentences for people are ours; what GeWe said goes into `detail` alone.
 
 use entropy_jobs::provider::{ErrorClass, SendError};
+use entropy_jobs::risk::{VERIFICATION_CODE, asks_for_verification};
 use entropy_jobs::secret::Secret;
 use reqwest::StatusCode;
 
@@ -211,6 +212,13 @@ fn refusal(envelope: &Envelope) -> Verdict {
             "GeWe rejected the token; check that it is right and not expired",
         );
     }
+    if asks_for_verification(&reason) {
+        return Verdict(
+            ErrorClass::RiskControl,
+            VERIFICATION_CODE,
+            "WeChat asks the account to prove who it is; look at the phone",
+        );
+    }
     if says(&["频繁", "限制", "风控", "封"]) {
         return Verdict(
             ErrorClass::RiskControl,
@@ -289,6 +297,12 @@ mod tests {
         check(r#"{"ret":500,"msg":"操作过于频繁"}"#, "risk_control", "risk_control");
         check(r#"{"ret":500,"msg":"失败","data":{"msg":"账号被限制"}}"#, "risk_control", "risk_control");
         check(r#"{"ret":500,"msg":"账号已被封"}"#, "risk_control", "risk_control");
+        check(
+            r#"{"ret":500,"msg":"失败","data":{"msg":"请先完成安全验证"}}"#,
+            "risk_control",
+            "login_verification",
+        );
+        check(r#"{"ret":500,"msg":"参数验证失败"}"#, "refused", "bad_request");
         check(r#"{"ret":500,"msg":"封面下载失败"}"#, "refused", "refused");
         check(r#"{"ret":500,"msg":"imgUrls不可为空"}"#, "refused", "bad_request");
         check(r#"{"ret":400,"msg":"?"}"#, "refused", "bad_request");

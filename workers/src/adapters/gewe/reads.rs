@@ -1,4 +1,4 @@
-//! What is read through GeWe: address books, and where media can be fetched.
+//! What is read through GeWe: address books, and where media can be fetched. And what may be written twice: labels.
 //!
 //! Only the fields that are used are built of an answer, each with a limit, and a field of another type than expected is
 //! as good as missing.
@@ -138,6 +138,9 @@ struct LabelData {
     #[serde(default)]
     label_name: Said,
 }
+
+/// What a call says that only does something: nothing, or whatever it likes.
+type Nothing = IgnoredAny;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -305,6 +308,35 @@ impl ContactSource for GeweClient {
                 })
             };
             Ok(members.into_iter().filter_map(known).collect())
+        })
+    }
+
+    fn make_label<'a>(
+        &'a self,
+        device: &'a Device,
+        name: &'a str,
+        trace_id: &'a str,
+    ) -> BoxFuture<'a, Result<String, SendError>> {
+        Box::pin(async move {
+            let body = json!({ "labelName": name });
+            let data: Option<LabelData> = self.read("/label/add", body, device, false, trace_id).await?;
+            let id = data.and_then(|label| label.label_id.some(MAX_NAME));
+            id.ok_or_else(|| errors::unreadable(b"", &device.token))
+        })
+    }
+
+    fn set_labels<'a>(
+        &'a self,
+        device: &'a Device,
+        wxid: &'a str,
+        label_ids: &'a [String],
+        trace_id: &'a str,
+    ) -> BoxFuture<'a, Result<(), SendError>> {
+        Box::pin(async move {
+            let body = json!({ "labelIds": label_ids.join(","), "wxIds": [wxid] });
+            let _: Option<Nothing> =
+                self.read("/label/modifyMemberList", body, device, false, trace_id).await?;
+            Ok(())
         })
     }
 }
