@@ -36,7 +36,10 @@ fn with(pointer: &str, value: Value) -> Value {
         Some(place) => *place = value,
         None => {
             let (parent, field) = pointer.rsplit_once('/').expect("a pointer");
-            config.pointer_mut(parent).expect("a parent")[field] = value;
+            match config.pointer_mut(parent).expect("a parent") {
+                Value::Array(list) => list.push(value),
+                object => object[field] = value,
+            }
         }
     }
     config
@@ -200,7 +203,7 @@ async fn what_customers_call_themselves_is_shown_and_never_read() {
         .await;
     let (long, cut) = ("长".repeat(200), format!("{}好，我是小李。", "长".repeat(30)));
     let names = [
-        ("{{顾问名}}", "顾问名好，我是小李。"),
+        ("{{顾问名}}", "您好，我是小李。"),
         ("王\r\n小\u{202e}雨", "王小雨好，我是小李。"),
         ("加微信 abc123", "您好，我是小李。"),
         ("🌸🌸", "您好，我是小李。"),

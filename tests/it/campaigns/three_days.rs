@@ -425,9 +425,9 @@ const PEOPLE: &[Person] = &[
         account: 1,
         happens: &[("11-23 10:00", Tags(&[LEAD]))],
         table: &[
-            ("11-23 10:02", "d1_hello", "failed gewe_refused"),
+            ("11-23 10:02", "d1_hello", "failed refused"),
             ("11-23 10:32", "d1_gap", "done"),
-            ("11-23 10:32", "d1_outline", "failed gewe_refused"),
+            ("11-23 10:32", "d1_outline", "failed refused"),
             ("11-23 10:32", "paused", "send_failures"),
         ],
     },

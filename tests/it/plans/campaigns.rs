@@ -22,7 +22,7 @@ const ACCOUNT: Uuid = Uuid::from_u128(0x0181_0000_0000_7000_8000_0000_0000_0007)
 const CONTACT: Uuid = Uuid::from_u128(0x0182_0000_0000_7000_8000_0000_0000_0007);
 const ENROLLMENT: Uuid = Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_0007);
 
-/// A million enrollments in fifty accounts, of which nobody has been analysed: a thousand are due, the others sleep. 100,000 have
+/// A million enrollments in fifty accounts, of which nobody has been analysed: a thousand are due, the others sleep. 50,000 have
 /// had their first message.
 fn history() -> String {
     let o = ORGANIZATION;
@@ -45,7 +45,7 @@ fn history() -> String {
          INSERT INTO sop_tasks (id, organization_id, user_id, name, target_type, workflow_config, status, version)
          VALUES ('{PLAN}', '{o}', '{user}', '公开课', 'friend', '{{}}', 'RUNNING', 1);
          INSERT INTO contacts (id, organization_id, account_id, wxid, kind, nickname)
-         SELECT {contact}, '{o}', {account}, 'wxid_' || n, 'friend', '客户' || n FROM generate_series(1, 50000) n;
+         SELECT {contact}, '{o}', {account}, 'wxid_' || n, 'friend', '客户' || n FROM generate_series(1, 10000) n;
          INSERT INTO sop_enrollments (id, organization_id, sop_id, version, account_id, contact_id, state, step_id, reached_at,
             due_at, planned_at, wait_code, source)
          SELECT {enrollment}, '{o}', '{PLAN}', 1, {account}, {contact}, 'waiting', 'rest', now(), at, at, 'wait', 'manual'
@@ -54,7 +54,7 @@ fn history() -> String {
          INSERT INTO sop_steps (enrollment_id, step_id, organization_id, sop_id, version, account_id, contact_id, kind, state,
             planned_at, sent_at, finished_at)
          SELECT {enrollment}, 'first', '{o}', '{PLAN}', 1, {account}, {contact}, 'send', 'sent', at, at, at
-         FROM (SELECT n, now() - n * interval '1 minute' AS at FROM generate_series(1, 100000) n) s;"
+         FROM (SELECT n, now() - n * interval '1 minute' AS at FROM generate_series(1, 50000) n) s;"
     )
 }
 
