@@ -140,7 +140,7 @@ async fn every_code_of_the_validation_is_answered_over_http() {
     });
     let holiday = with("/trigger", json!({ "type": "once", "at": "2026-10-01T10:00:00+08:00" }));
     let warnings: [(&str, Value, &str); 5] = [
-        ("W01", with("/steps", several), "/caps/max_unanswered"),
+        ("W01", with("/steps", several), "/steps/6"),
         ("W02", with("/steps/0/next", json!("second")), "/steps/2"),
         ("W03", with("/steps/2", unseen), "/steps/2/review"),
         ("W05", holiday, "/trigger/at"),

@@ -33,14 +33,14 @@ struct Size {
 /// On a machine that builds and tests, in a debug build.
 const SHORT: Size = Size {
     asleep: 20_000,
-    due: 2_000,
+    due: 1_000,
     accounts: 4,
     workers: 1,
     messages: 20,
     gap: Duration::from_millis(100),
     tick: Duration::from_millis(10),
-    first: secs(3),
-    person: secs(3),
+    first: secs(5),
+    person: secs(5),
 };
 
 /// As it was promised.
@@ -217,7 +217,7 @@ async fn a_million_may_sleep_and_a_hundred_thousand_come_due_at_once() {
     let first = Duration::from_micros(u64::try_from(first).unwrap_or_default());
     // Everybody was asked: they have heard it, wait in a lane, or wait for a day on which the account may write to more.
     let asked = "SELECT count(*) AS n FROM sop_steps WHERE step_id = 'first'";
-    eventually("everybody was asked", secs(chaos::seconds(60)), async || {
+    eventually("everybody was asked", secs(chaos::seconds(120)), async || {
         let asked = platform.number(asked).await;
         if asked == i64::from(size.due) { Ok(()) } else { Err(format!("{asked} were")) }
     })
