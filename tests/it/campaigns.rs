@@ -2,6 +2,8 @@
 //!
 //! Over a real Postgres and without processes: what is due is handed out, carried on and sent by the code that the workers run.
 
+mod hostile;
+mod many;
 mod materials;
 mod moving;
 mod numbers;
@@ -10,6 +12,7 @@ mod risk;
 mod scene;
 mod starting;
 mod stopping;
+mod three_days;
 mod triggers;
 mod waiting;
 mod whole;

@@ -3,6 +3,7 @@
 //! It dies by `abort` in the middle of its traffic, is started again, and everything that was asked for must end as its
 //! semantics promise. Start reading at [`steps`], the list.
 
+mod campaign;
 mod dialogue;
 mod document;
 mod kind;
@@ -41,12 +42,22 @@ const RECOVERY: Duration = secs(90);
 /// Names a step, to look at that one alone.
 const ONLY: &str = "ENTROPY_CRASH_STEP";
 
+/// What is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Under {
+    /// Jobs of one delivery semantics.
+    Jobs,
+    /// What customers wrote, and its answers.
+    Dialogue,
+    /// People on their way through a plan.
+    Campaign,
+}
+
 /// A step, and the semantics of the jobs that are under way.
 struct Case {
     step: &'static Step,
     delivery: Delivery,
-    /// What is under way is what customers wrote, and its answers.
-    dialogue: bool,
+    under: Under,
 }
 
 /// What a case has shown.
@@ -58,9 +69,16 @@ struct Survived {
 
 fn cases() -> Vec<Case> {
     let of = |step: &'static Step| {
-        let plain = DELIVERIES.map(|delivery| Case { step, delivery, dialogue: step.is_of_a_dialogue() });
-        let answer = Case { step, delivery: Delivery::OnceOrAsk, dialogue: true };
-        plain.into_iter().chain(step.is_of_an_answer().then_some(answer))
+        let under = match () {
+            () if step.is_of_a_dialogue() => Under::Dialogue,
+            () if step.is_of_a_campaign() => Under::Campaign,
+            () => Under::Jobs,
+        };
+        let plain = DELIVERIES.map(|delivery| Case { step, delivery, under });
+        let message = |under| Case { step, delivery: Delivery::OnceOrAsk, under };
+        let answer = step.is_of_an_answer().then(|| message(Under::Dialogue));
+        let campaign = step.is_of_a_campaigns_message().then(|| message(Under::Campaign));
+        plain.into_iter().chain(answer).chain(campaign)
     };
     let mut cases: Vec<Case> = STEPS.iter().flat_map(of).collect();
     cases.retain(|case| case.step.after(case.delivery) != After::NotHere);
@@ -75,7 +93,11 @@ fn cases() -> Vec<Case> {
 
 impl std::fmt::Display for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let what = if self.dialogue { " of a dialogue" } else { "" };
+        let what = match self.under {
+            Under::Jobs => "",
+            Under::Dialogue => " of a dialogue",
+            Under::Campaign => " of a campaign",
+        };
         write!(f, "{} under {:?}{what}", self.step.name, self.delivery)
     }
 }
@@ -126,10 +148,11 @@ fn table(survived: &[Survived], took: Duration) -> String {
     for one in survived {
         let [cases, deaths, jobs, open] = of.entry(one.case.delivery).or_default();
         *cases += 1;
-        *jobs += match one.case.dialogue {
-            true => dialogue::CUSTOMERS,
-            false if one.case.step.role == Role::Scheduler => 1,
-            false => traffic::JOBS,
+        *jobs += match one.case.under {
+            Under::Dialogue => dialogue::CUSTOMERS,
+            Under::Campaign => campaign::PEOPLE,
+            Under::Jobs if one.case.step.role == Role::Scheduler => 1,
+            Under::Jobs => traffic::JOBS,
         };
         *deaths += one.deaths;
         *open += one.open;
@@ -150,7 +173,7 @@ fn table(survived: &[Survived], took: Duration) -> String {
 
 /// Lets a process die in a case, and everything end. Panics if it does not end well.
 async fn survive(case: Case) -> Survived {
-    let Case { step, delivery, dialogue } = case;
+    let Case { step, delivery, under } = case;
     // Small pools: the platforms share one Postgres.
     let mut platform = Platform::with().workers(0).env("DATABASE_POOL_SIZE", "4").start().await;
     let (deaths, open) = match step.name {
@@ -158,11 +181,14 @@ async fn survive(case: Case) -> Survived {
         "control.paused" => (1, pause(&mut platform, step).await),
         _ if step.role == Role::Scheduler => (1, tick(&mut platform, step).await),
         _ => {
-            let mut traffic = match dialogue {
+            let mut traffic = match under {
                 // The one customer's job has to die twice.
-                true if step.name.starts_with("overdue.") => Traffic::prepare_dialogue(&platform, 1).await,
-                true => Traffic::prepare_dialogue(&platform, dialogue::CUSTOMERS).await,
-                false => Traffic::prepare(&platform, delivery).await,
+                Under::Dialogue if step.name.starts_with("overdue.") => {
+                    Traffic::prepare_dialogue(&platform, 1).await
+                }
+                Under::Dialogue => Traffic::prepare_dialogue(&platform, dialogue::CUSTOMERS).await,
+                Under::Campaign => Traffic::prepare_campaign(&platform).await,
+                Under::Jobs => Traffic::prepare(&platform, delivery).await,
             };
             carry_out(&mut platform, &mut traffic, step, delivery).await
         }

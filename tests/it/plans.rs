@@ -5,6 +5,7 @@
 //! log. A statement fails the test if it reads one of the large tables from end to end, by a sequential scan or by an
 //! index whose rows it throws away, or if it takes long.
 
+mod campaigns;
 mod conversations;
 
 use std::time::{Duration, Instant};

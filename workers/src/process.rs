@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use entropy_jobs::job::Job;
+use entropy_jobs::kinds::sop_step::SopStep;
 use entropy_jobs::metrics::Metrics;
 use entropy_jobs::process::config::{Ceilings, Fastgpt, Gewe, Media, Search, Stores};
 use entropy_jobs::process::migrated::migrated;
@@ -61,6 +63,10 @@ pub struct Worker {
     broker: Broker,
     guard: Arc<Guard>,
 }
+
+/// Attempts of campaigns at a time. Each waits for its account's lane with a connection in its hands, and others behind it: what
+/// people write, and its answers, must always find a connection, and a lane whose lock few wait for.
+const CAMPAIGN_SLOTS: usize = 4;
 
 /// How long the start waits for Redis to say how it stands.
 const EXAMINED_WITHIN: Duration = Duration::from_secs(3);
@@ -187,6 +193,7 @@ impl Worker {
             async move { broker.listen(&queues, stop).await }
         });
         for queue in queues {
+            let slots = if queue == SopStep::QUEUE { slots.min(CAMPAIGN_SLOTS) } else { slots };
             let handle = handler(queue, &broker, &runner, &attempts, slots);
             let (broker, stop) = (broker.clone(), stop.clone());
             parts.spawn(async move { broker.receive(queue, slots, handle, stop).await });

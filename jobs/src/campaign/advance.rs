@@ -22,6 +22,7 @@ use super::{review, send, write};
 use crate::conversation::mode;
 use crate::kinds::sync_labels;
 use crate::services::Context;
+use crate::step;
 
 /// Looks that one run may take: the second with what the first has found to be needed, more if others move at the same time.
 const LOOKS: usize = 6;
@@ -47,7 +48,10 @@ pub async fn advance(ctx: &Context, id: Uuid) -> Result<Option<Advanced>> {
         let looked = conn.transaction(async |conn| look(conn, ctx, id, held).await).await;
         match looked {
             Ok(Looked::Needs(more)) => held = held.and(more),
-            Ok(Looked::Done(done)) => return Ok(done),
+            Ok(Looked::Done(done)) => {
+                step!("sop.advanced");
+                return Ok(done);
+            }
             // The job that holds the step's key ended at this very moment.
             Err(Error::Query(diesel::result::Error::RollbackTransaction)) => {}
             Err(error) => return Err(error),
@@ -120,7 +124,10 @@ async fn look(conn: &mut Conn, ctx: &Context, id: Uuid, held: Held) -> Result<Lo
     if !held.covers(needs) {
         return Ok(Looked::Needs(needs));
     }
-    write(conn, ctx, &situation, *outcome).await.map(|advanced| Looked::Done(Some(advanced)))
+    step!("sop.decided");
+    let advanced = write(conn, ctx, &situation, *outcome).await?;
+    step!("sop.written");
+    Ok(Looked::Done(Some(advanced)))
 }
 
 async fn write(

@@ -14,6 +14,7 @@ use crate::class::Class;
 use crate::enqueue::{Options, new_job};
 use crate::job::Job;
 use crate::kinds::sop_step::SopStep;
+use crate::step;
 
 /// Enrollments handed out by one transaction.
 const BATCH: i64 = 500;
@@ -50,6 +51,10 @@ pub async fn pass(db: &Db) -> Result<Passed> {
         match conn.transaction(async |conn| hand_out(conn).await).await {
             // A job ended at this very moment whose key was looked at.
             Err(Error::Query(diesel::result::Error::RollbackTransaction)) => {}
+            Ok(passed) if passed.handed_out > 0 => {
+                step!("sop.dispatched");
+                return Ok(passed);
+            }
             done => return done,
         }
     }
@@ -71,6 +76,7 @@ async fn hand_out(conn: &mut Conn) -> Result<Passed> {
     let (out, busy) = (ids(out), ids(busy));
     enrollments::handed_out(conn, &out).await?;
     enrollments::put_off(conn, &busy, ABOUT_TO_END_MS).await?;
+    step!("sop.taken");
     let full = i64::try_from(due.len()).unwrap_or(i64::MAX) == wanted;
     Ok(Passed { handed_out: out.len(), rest: if full { Duration::ZERO } else { EVERY } })
 }

@@ -21,6 +21,7 @@ use crate::sop::config::period::Period;
 use crate::sop::config::rules::AudienceKind;
 use crate::sop::moment::{self, Entry};
 use crate::sop::window::Window;
+use crate::step;
 
 /// What brings people in.
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +96,7 @@ pub async fn enroll(
     let unknown = contacts.iter().filter(|id| !known.contains(id));
     refused.extend(unknown.map(|id| (*id, "contact_not_found")));
     let made: HashSet<Uuid> = enrollments::insert(conn, &rows).await?.into_iter().collect();
+    step!("sop.enrolled");
     let mut enrolled = Vec::with_capacity(made.len());
     for row in rows {
         match made.contains(&row.contact_id) {

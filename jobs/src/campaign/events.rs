@@ -12,6 +12,7 @@ use super::enroll::{Cause, enroll};
 use super::plan::Plans;
 use crate::ai::words::normalize;
 use crate::sop::config::trigger::{Event, Trigger};
+use crate::step;
 
 /// What happened to a contact, for plans that begin with it.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +52,9 @@ impl Happened<'_> {
 
 /// The other side has answered: in a group, by naming our account.
 pub async fn replied(conn: &mut Conn, organization: Uuid, account: Uuid, peer: &str) -> Result<()> {
-    enrollments::wake_peer(conn, organization, account, peer, true).await
+    enrollments::wake_peer(conn, organization, account, peer, true).await?;
+    step!("sop.heard");
+    Ok(())
 }
 
 /// Something of a contact has changed that conditions ask about.

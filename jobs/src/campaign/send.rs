@@ -21,6 +21,7 @@ use crate::provider::ErrorClass;
 use crate::services::Context;
 use crate::sop::config::step::{OnMissingVariable, Step};
 use crate::sop::template;
+use crate::step;
 
 /// How long the job of an earlier try is waited for that is about to end at its gate.
 pub(super) const EARLIER_TRY: TimeDelta = TimeDelta::seconds(2);
@@ -143,7 +144,9 @@ pub(crate) async fn settle(conn: &mut Conn, campaign: &Campaign, job: Uuid, end:
         (state, _) => {
             // What was refused did not leave, so no cap counts it.
             let left = state != "failed";
-            steps::settle(conn, enrollment, step, job, state, end.error_code, left).await
+            steps::settle(conn, enrollment, step, job, state, end.error_code, left).await?;
+            step!("sop.settled");
+            Ok(())
         }
     }
 }

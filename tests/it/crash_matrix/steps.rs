@@ -104,6 +104,16 @@ impl Step {
         matches!(part, "intake" | "event" | "reply" | "ask" | "overdue")
     }
 
+    /// Tells whether what is under way are people on their way through a plan.
+    pub(super) fn is_of_a_campaign(&self) -> bool {
+        self.name.starts_with("sop.")
+    }
+
+    /// Tells whether a death here is also tried with a campaign's message under way: nobody can know of it, or it was sent.
+    pub(super) fn is_of_a_campaigns_message(&self) -> bool {
+        matches!(self.name, "gate.committed" | "send.recorded")
+    }
+
     /// Tells whether a death here is also tried with an answer under way: one for each way in which a send may stand.
     pub(super) fn is_of_an_answer(&self) -> bool {
         matches!(self.name, "gate.written" | "gate.committed" | "send.answered" | "send.recorded")
@@ -185,6 +195,15 @@ pub(super) const STEPS: &[Step] = &[
     step("reply.concluded",      Worker,    2, [NotHere,     Kept,          NotHere]),
     step("overdue.written",      Worker,    1, [NotHere,     Open,          NotHere]),
     step("overdue.committed",    Worker,    1, [NotHere,     Open,          NotHere]),
+    // Somebody's way through a plan.
+    step("sop.enrolled",         Api,       2, [NotHere,     Kept,          NotHere]),
+    step("sop.taken",            Worker,    3, [NotHere,     Kept,          NotHere]),
+    step("sop.dispatched",       Worker,    3, [NotHere,     Kept,          NotHere]),
+    step("sop.decided",          Worker,    3, [NotHere,     Kept,          NotHere]),
+    step("sop.written",          Worker,    3, [NotHere,     Kept,          NotHere]),
+    step("sop.advanced",         Worker,    3, [NotHere,     Kept,          NotHere]),
+    step("sop.settled",          Worker,    2, [Open,        NotHere,       NotHere]),
+    step("sop.heard",            Worker,    1, [NotHere,     Kept,          NotHere]),
 ];
 
 #[test]

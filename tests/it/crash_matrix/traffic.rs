@@ -14,6 +14,7 @@ use reqwest::Method;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::campaign::Campaign;
 use super::dialogue::Dialogue;
 use super::kind::{self, Effect};
 use crate::harness::client::Account;
@@ -44,6 +45,8 @@ pub(super) enum Traffic {
     Effects(Effects),
     /// Events, which are `at_least_once`, and the answers to them.
     Dialogue(Box<Dialogue>),
+    /// Steps of a campaign, which are `at_least_once`, and their messages.
+    Campaign(Box<Campaign>),
 }
 
 impl Traffic {
@@ -61,6 +64,11 @@ impl Traffic {
         Traffic::Dialogue(Box::new(Dialogue::prepare(platform, customers).await))
     }
 
+    /// The same for people on their way through a plan.
+    pub(super) async fn prepare_campaign(platform: &Platform) -> Traffic {
+        Traffic::Campaign(Box::new(Campaign::prepare(platform).await))
+    }
+
     /// Enqueues all of it, for as long as it takes. The API may die meanwhile.
     pub(super) async fn enqueue(&mut self) {
         match self {
@@ -68,6 +76,7 @@ impl Traffic {
             Traffic::Tallies(tallies) => tallies.enqueue().await,
             Traffic::Effects(effects) => effects.enqueue().await,
             Traffic::Dialogue(dialogue) => dialogue.enqueue().await,
+            Traffic::Campaign(campaign) => campaign.enqueue().await,
         }
     }
 
@@ -81,6 +90,7 @@ impl Traffic {
             }
             Traffic::Effects(effects) => effects.assert_kept(platform).await,
             Traffic::Dialogue(dialogue) => dialogue.assert_kept(platform).await,
+            Traffic::Campaign(campaign) => campaign.assert_kept(platform).await,
         }
     }
 }

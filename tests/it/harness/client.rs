@@ -295,6 +295,11 @@ impl Sandbox {
         Sandbox { http: http(), base: base.to_owned() }
     }
 
+    /// Its address, `http://host:port`.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
     /// The same sandbox for another runtime, which cannot use this one's connections.
     pub(crate) fn again(&self) -> Sandbox {
         Sandbox::new(&self.base)
