@@ -1,7 +1,3 @@
-DROP TABLE wechat_labels;
-
-ALTER TABLE contacts DROP COLUMN synced_tags;
-
 ALTER TABLE organization_settings DROP COLUMN complaint_words;
 
 ALTER TABLE wechat_accounts

@@ -1,4 +1,4 @@
--- What keeps accounts from harm: since when they are logged in, why they are held, whether their echoes come; and tags as labels.
+-- What keeps accounts from harm: since when they are logged in, why they are held, whether their echoes come.
 
 SET LOCAL lock_timeout = '3s';
 
@@ -16,19 +16,6 @@ ALTER TABLE wechat_accounts
 ALTER TABLE organization_settings
     -- Words with which customers complain, beside the built-in ones.
     ADD COLUMN complaint_words text[] NOT NULL DEFAULT '{}';
-
-ALTER TABLE contacts
-    -- The tags that we have made labels of in WeChat. A label that is not among them was made on the phone, and stays.
-    ADD COLUMN synced_tags text[] NOT NULL DEFAULT '{}';
-
--- The ids of labels in WeChat that we have made or met, by name.
-CREATE TABLE wechat_labels (
-    account_id uuid NOT NULL,
-    name text NOT NULL CHECK (char_length(name) BETWEEN 1 AND 200),
-    organization_id uuid NOT NULL,
-    label_id text NOT NULL CHECK (char_length(label_id) BETWEEN 1 AND 200),
-    PRIMARY KEY (account_id, name)
-);
 
 -- allowed: data_change: a row per account, locked by the statement above anyhow; without it every account would count as new
 UPDATE wechat_accounts SET warm_since = created_at WHERE warm_since IS NULL AND status <> 'NEW';

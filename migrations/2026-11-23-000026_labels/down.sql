@@ -1,0 +1,3 @@
+DROP TABLE wechat_labels;
+
+ALTER TABLE contacts DROP COLUMN synced_tags;
