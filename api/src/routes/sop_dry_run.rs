@@ -210,7 +210,8 @@ fn question(
         reason = "a share was looked at to be from 0 to 1"
     )]
     let answering = (share * 1000.0).round() as u16;
-    Ok(Question { contacts, starts_at: assume.starts_at, answering, ceilings: state.ceilings })
+    let links = Some(state.links.clone());
+    Ok(Question { contacts, starts_at: assume.starts_at, answering, ceilings: state.ceilings, links })
 }
 
 /// Returns the text of a plan that is played, with its version; none: the draft, which must be sound.

@@ -35,6 +35,7 @@ use super::plan::Plan;
 use super::send::{self, Rendered};
 use super::situation::{self, Situation};
 use crate::calendar::{Zone, begins, day_of};
+use crate::media::Links;
 use crate::process::config::Ceilings;
 use crate::sop::calendar::Calendar;
 use crate::sop::caps;
@@ -64,6 +65,8 @@ pub struct Question {
     pub answering: u16,
     /// The install's ceilings.
     pub ceilings: Ceilings,
+    /// Makes links to uploaded materials; none: they cannot be sent.
+    pub links: Option<Links>,
 }
 
 /// The plan is meant for more people than are looked at.
@@ -483,7 +486,10 @@ impl Gathered {
             // Time is the rehearsal's own question.
             calendar: Calendar::default(),
             counts: None,
+            row: None,
             tags: None,
+            words: None,
+            links: self.question.links.clone(),
         }
     }
 
@@ -614,7 +620,7 @@ impl Played {
         let situation = self.gathered.situation(known);
         match self.step(item)? {
             step @ Step::Send(_) => match send::render(&situation, step) {
-                Rendered::Message(message) => Some(message.readable().to_owned()),
+                Rendered::Message(outgoing) => Some(outgoing.message.readable().to_owned()),
                 Rendered::Not { .. } => None,
             },
             Step::AiSend(step) => {
