@@ -45,7 +45,7 @@ struct RejectText {
 
 /// A text of a campaign that waits for a person, or was decided just now.
 #[derive(Debug, Object)]
-struct ReviewView {
+struct CampaignTextView {
     enrollment_id: Uuid,
     step_id: String,
     sop_id: Uuid,
@@ -88,14 +88,14 @@ impl SopReviews {
         limit: Query<Option<i64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<String>>,
-    ) -> Result<Json<Page<ReviewView>>, ApiError> {
+    ) -> Result<Json<Page<CampaignTextView>>, ApiError> {
         caller.require(Role::Agent)?;
         let ask = Ask::new(limit.0, cursor.0.as_deref())?;
         let mut conn = state.db.conn().await?;
         let organization = caller.organization_id;
         let rows = steps::held(&mut conn, organization, sop_id.0, ask.before, ask.fetch()).await?;
         let now = clock::now(&mut conn).await?;
-        let waits = |row: &ReviewView| row.review_until.is_none_or(|until| until > now);
+        let waits = |row: &CampaignTextView| row.review_until.is_none_or(|until| until > now);
         let mut page = ask.page(rows, |row| row.enrollment_id, view);
         page.items.retain(waits);
         Ok(Json(page))
@@ -118,7 +118,7 @@ impl SopReviews {
         origin: Origin,
         enrollment_id: Path<Uuid>,
         step_id: Path<String>,
-    ) -> Result<Json<ReviewView>, ApiError> {
+    ) -> Result<Json<CampaignTextView>, ApiError> {
         caller.require(Role::Agent)?;
         let at = (enrollment_id.0, step_id.0.as_str());
         let after = json!({ "step_id": step_id.0 });
@@ -141,7 +141,7 @@ impl SopReviews {
         enrollment_id: Path<Uuid>,
         step_id: Path<String>,
         body: Body<EditText>,
-    ) -> Result<Json<ReviewView>, ApiError> {
+    ) -> Result<Json<CampaignTextView>, ApiError> {
         caller.require(Role::Agent)?;
         let text = body.0.text.trim();
         if !(1..=LONGEST).contains(&text.chars().count()) || has_controls(text) {
@@ -170,7 +170,7 @@ impl SopReviews {
         enrollment_id: Path<Uuid>,
         step_id: Path<String>,
         body: OptionalBody<RejectText>,
-    ) -> Result<Json<ReviewView>, ApiError> {
+    ) -> Result<Json<CampaignTextView>, ApiError> {
         caller.require(Role::Agent)?;
         let reason = body.0.reason.as_deref().map(str::trim);
         if reason.is_some_and(|reason| reason.chars().count() > 200 || reason.chars().any(char::is_control)) {
@@ -190,7 +190,7 @@ async fn decide(
     (enrollment, step): (Uuid, &str),
     decision: Decision<'_>,
     (action, after): (&'static str, serde_json::Value),
-) -> Result<Json<ReviewView>, ApiError> {
+) -> Result<Json<CampaignTextView>, ApiError> {
     // No plan has a step of such a name, and Postgres takes no zero character.
     if step.contains('\0') {
         return Err(review_not_found());
@@ -231,8 +231,8 @@ fn review_not_found() -> ApiError {
     ApiError::not_found("review_not_found", "Your organisation has no such text.")
 }
 
-fn view(row: Step) -> ReviewView {
-    ReviewView {
+fn view(row: Step) -> CampaignTextView {
+    CampaignTextView {
         enrollment_id: row.enrollment_id,
         step_id: row.step_id,
         sop_id: row.sop_id,

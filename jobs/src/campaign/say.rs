@@ -40,7 +40,7 @@ enum Words {
 }
 
 /// Tells whether a model is writing the step's text.
-pub(super) fn is_writing(row: &Row) -> bool {
+pub(crate) fn is_writing(row: &Row) -> bool {
     row.state == "due" && row.reason.as_deref() == Some(WRITING)
 }
 

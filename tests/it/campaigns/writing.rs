@@ -111,8 +111,8 @@ async fn set() -> (Scene, Arc<Model>) {
         .run(&format!(
             "INSERT INTO ai_workflows (id, organization_id, alias, api_key, key_hash, app_id, requests_per_minute, reserve_yuan)
              VALUES ('{id}', '{organization}', '回访', '{key}', 'hash-1', 'app-1', 600, 0.5);
-             INSERT INTO account_ai (account_id, organization_id, disclosure)
-             VALUES ('{account}', '{organization}', '{DISCLOSURE}');
+             INSERT INTO account_ai (account_id, organization_id, enabled, disclosure)
+             VALUES ('{account}', '{organization}', false, '{DISCLOSURE}');
              INSERT INTO model_prices (id, organization_id, model_name, input_price_per_1k, output_price_per_1k, valid_from)
              VALUES ('{id}', '{organization}', 'demo-model', 0.01, 0.02, '2026-01-01')"
         ))
@@ -304,7 +304,7 @@ async fn what_was_written_before_the_customer_wrote_is_not_said() {
     assert!(model.questions()[2].ends_with("客户：我已经报名了"), "{:?}", model.questions());
     assert_eq!(scene.standing().await[0], "exited first replied 客户已回复");
     let outcomes = "SELECT outcome AS word FROM ai_runs ORDER BY id";
-    assert_eq!(scene.lines(outcomes).await, ["dropped", "superseded", "written"]);
+    assert_eq!(scene.lines(outcomes).await, ["superseded", "superseded", "written"]);
 }
 
 #[tokio::test]
