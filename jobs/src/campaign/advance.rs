@@ -78,8 +78,9 @@ async fn look(conn: &mut Conn, ctx: &Context, id: Uuid, held: Held) -> Result<Lo
             lanes.extend(sync_labels::lane(conn, organization, before.account_id).await?);
         }
         conversations::lock_lanes(conn, organization, &lanes).await?;
-        let facts = facts::of(conn, id).await?;
-        if let (true, Some(chat)) = (held.conversation, facts.and_then(|facts| facts.conversation_id)) {
+        // Not read for a lane alone: people's messages wait while it is held.
+        let facts = if held.conversation { facts::of(conn, id).await? } else { None };
+        if let Some(chat) = facts.and_then(|facts| facts.conversation_id) {
             conversations::lock_row(conn, organization, chat).await?;
         }
         if held.contact {

@@ -27,6 +27,7 @@ async fn played(scene: &Scene, plan: Uuid, contacts: Option<&[Uuid]>) -> Played 
         starts_at: None,
         answering: 0,
         ceilings: Ceilings { messages_per_minute: 600, api_calls_per_hour: 100_000 },
+        links: None,
     };
     let begun = Instant::now();
     let gathered = dry_run::gather(&mut conn, &row, text, question).await.expect("an answer");
