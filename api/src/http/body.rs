@@ -136,10 +136,10 @@ fn parse<T: ParseFromJSON>(bytes: &[u8]) -> Result<T, ApiError> {
 fn json(bytes: &[u8]) -> Result<Value, ApiError> {
     let text = std::str::from_utf8(bytes)
         .map_err(|_| ApiError::invalid("The body is not UTF-8. Send JSON encoded as UTF-8."))?;
-    let value = reading::read(bytes).or_else(|findings| {
-        let Err(error) = serde_json::from_str::<Value>(text) else { return Err(repeated(findings)) };
+    let value = reading::read(bytes).map_err(|findings| {
+        let Err(error) = serde_json::from_str::<Value>(text) else { return repeated(findings) };
         let (line, column) = (error.line(), error.column());
-        Err(ApiError::invalid(format!("The body is not JSON: look at line {line}, column {column}.")))
+        ApiError::invalid(format!("The body is not JSON: look at line {line}, column {column}."))
     })?;
     // Postgres stores no text with it, and it is never meant.
     if text.contains("\\u0000")

@@ -418,21 +418,6 @@ fn run_view(run: Run) -> SopRunView {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tenth_more_or_less_is_what_was_looked_at() {
-        for (count, expected) in [(0, 0), (3, 3), (10, 11), (11, 10), (900, 1000), (1100, 1000)] {
-            assert!(!is_far_from(count, expected), "{count} {expected}");
-        }
-        for (count, expected) in [(1, 0), (4, 3), (8, 9), (12, 10), (899, 1000), (1101, 1000)] {
-            assert!(is_far_from(count, expected), "{count} {expected}");
-        }
-    }
-}
-
 /// Refuses to start a plan that sends what cannot be opened, and has everything else that it sends looked at once more.
 async fn materials_open(conn: &mut Conn, plan: &Plan, origin: &Origin) -> Result<(), ApiError> {
     let Some(version) = plan.version else { return Ok(()) };
@@ -446,4 +431,19 @@ async fn materials_open(conn: &mut Conn, plan: &Plan, origin: &Origin) -> Result
         dead.join(", ")
     );
     Err(ApiError::conflict("dead_material", detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenth_more_or_less_is_what_was_looked_at() {
+        for (count, expected) in [(0, 0), (3, 3), (10, 11), (11, 10), (900, 1000), (1100, 1000)] {
+            assert!(!is_far_from(count, expected), "{count} {expected}");
+        }
+        for (count, expected) in [(1, 0), (4, 3), (8, 9), (12, 10), (899, 1000), (1101, 1000)] {
+            assert!(is_far_from(count, expected), "{count} {expected}");
+        }
+    }
 }

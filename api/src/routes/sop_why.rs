@@ -217,6 +217,7 @@ async fn reasons(
         starts_at: None,
         answering: 0,
         ceilings: state.ceilings,
+        links: Some(state.links.clone()),
     };
     let gathered = dry_run::gather(conn, plan, text, question).await?;
     let gathered = gathered.map_err(|dry_run::TooMany| ApiError::internal("one contact is too many"))?;

@@ -116,7 +116,7 @@ pub async fn go_on(conn: &mut Conn, organization: Uuid, sop: Uuid, by: Option<Uu
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Went {
     /// There is nothing more to do now; how it stands.
-    Rests(Option<Run>),
+    Rests(Option<Box<Run>>),
     /// It goes on with the next attempt.
     Further,
 }
@@ -144,7 +144,7 @@ pub async fn carry_on(ctx: &Context, run: Uuid) -> Result<Went> {
 enum Page {
     Next,
     Again,
-    Rests(Option<Run>),
+    Rests(Option<Box<Run>>),
     Stopped,
 }
 
@@ -152,7 +152,7 @@ async fn page(conn: &mut Conn, ctx: &Context, id: Uuid) -> Result<Page> {
     let organization = ctx.organization_id;
     let Some(run) = runs::lock(conn, organization, id).await? else { return Ok(Page::Rests(None)) };
     if run.finished_at.is_some() {
-        return Ok(Page::Rests(Some(run)));
+        return Ok(Page::Rests(Some(Box::new(run))));
     }
     if run.state == "waiting" {
         return freeze(conn, ctx, run).await;
@@ -162,7 +162,7 @@ async fn page(conn: &mut Conn, ctx: &Context, id: Uuid) -> Result<Page> {
         let finished_at = Some(clock::now(conn).await?);
         let run = Run { state: "finished".to_owned(), finished_at, ..run };
         runs::save(conn, &run).await?;
-        return Ok(Page::Rests(Some(run)));
+        return Ok(Page::Rests(Some(Box::new(run))));
     }
     let source = match run.source.as_str() {
         "once" => "once",
@@ -206,7 +206,7 @@ async fn freeze(conn: &mut Conn, ctx: &Context, run: Run) -> Result<Page> {
         }
     };
     runs::save(conn, &run).await?;
-    Ok(if run.finished_at.is_some() { Page::Rests(Some(run)) } else { Page::Next })
+    Ok(if run.finished_at.is_some() { Page::Rests(Some(Box::new(run))) } else { Page::Next })
 }
 
 fn frozen(run: Run, people: usize, now: DateTime<Utc>) -> Run {
@@ -225,7 +225,7 @@ async fn halted(conn: &mut Conn, run: Run) -> Result<Page> {
     let plan = plans::get(conn, run.organization_id, run.sop_id).await?;
     Ok(match plan.and_then(|plan| plan.status.parse().ok()) {
         Some(Status::Running) => Page::Again,
-        Some(Status::Paused) => Page::Rests(Some(run)),
+        Some(Status::Paused) => Page::Rests(Some(Box::new(run))),
         _ => Page::Stopped,
     })
 }

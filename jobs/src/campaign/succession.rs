@@ -8,7 +8,7 @@ use diesel_async::AsyncConnection;
 use entropy_schema::campaigns::enrollments::{self, Whose};
 use entropy_schema::campaigns::plans;
 use entropy_schema::campaigns::succession::{self, Moved};
-use entropy_schema::{Conn, Error, Result};
+use entropy_schema::{Conn, Result};
 use uuid::Uuid;
 
 use super::plan::Plans;
@@ -96,7 +96,7 @@ pub async fn carry_out(
                             succession::move_on(conn, organization, sop, way, &steps, after, PAGE).await
                         })
                         .await;
-                    let Moved { moved, under_way, staying, last } = page.map_err(Error::from)?;
+                    let Moved { moved, under_way, staying, last } = page?;
                     done.moved += moved;
                     done.under_way += under_way;
                     done.finishing += staying;
