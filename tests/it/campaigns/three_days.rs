@@ -529,6 +529,9 @@ async fn surroundings(stage: &Stage) {
         "requests_per_minute": 600, "timeout_ms": 2000
     });
     stage.admin.post("/ai-workflows", workflow).await.expect(201);
+    // No room for any call of the model: everybody gets the plan's own text, which the tables can know.
+    let budget = json!({ "scope": "organization", "period": "month", "limit_yuan": "0.001" });
+    stage.admin.put("/budgets", budget).await.expect(200);
     let url = |path: &str| format!("https://www.example.com/{path}");
     for (key, content) in [
         ("mat_outline", json!({ "kind": "file", "url": url("outline.pdf"), "name": "课程大纲.pdf" })),

@@ -33,7 +33,7 @@ use crate::harness::platform::{CALLBACK_SECRET, GEWE_TOKEN};
 use crate::harness::{Client, Platform, eventually, secs, services};
 
 /// Queues of what campaigns lead to.
-const QUEUES: [&str; 3] = ["sop", "callback", "ai"];
+const QUEUES: [&str; 4] = ["sop", "sop_write", "callback", "ai"];
 
 /// What one of the phones has received.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
