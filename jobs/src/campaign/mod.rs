@@ -19,8 +19,8 @@
 //! | [`decide`] | where an enrollment goes from here: a function |
 //! | [`say`] | what a step has to say, and who must look at it first |
 //! | [`review`] | texts that wait for a person |
-//! | [`settled`] | what became of a message |
-//! | [`write`] | a text that a model writes |
+//! | `settled` | what became of a message |
+//! | [`mod@write`] | a text that a model writes |
 //! | [`advance`] | what that decides, written in one transaction |
 //! | [`send`] | from a step to its message and its job |
 //! | [`gate`] | the last look before a message leaves |

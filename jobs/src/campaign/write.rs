@@ -1,7 +1,7 @@
 //! A text that a model writes for a step: asked for, paid, and written into the step's row.
 //!
-//! Around the call there are two short transactions, both under the enrollment's lock. [`prepare`] looks at everything that speaks
-//! against the message once more, reserves in the budgets, and writes the run as `calling`. [`answered`], [`failed`] and [`lost`]
+//! Around the call there are two short transactions, both under the enrollment's lock. `prepare` looks at everything that speaks
+//! against the message once more, reserves in the budgets, and writes the run as `calling`. `answered`, `failed` and `lost`
 //! write what became of it, book its cost whatever that is, and have the enrollment looked at, which then says the text or the
 //! plan's own. A customer who has written meanwhile is answered with nothing that was asked for before.
 

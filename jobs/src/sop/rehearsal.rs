@@ -2,7 +2,7 @@
 //!
 //! It plays the plan itself, step by step, as if nothing broke down and nobody answered but those who are said to: with the
 //! same waits, windows, caps and conditions by which it will run ([`slot::ask`] is the gate's own question). Every account
-//! serves those who are due one after the other at its pace; of those due at one moment, in the order of [`spread::order`].
+//! serves those who are due one after the other at its pace; of those due at one moment, in the order of [`order`](crate::sop::spread::order).
 //! An account that has sent what it may in a day goes on on the next. Accounts are played together in the order of time,
 //! since the organisation's cap and a token's calls are theirs together.
 //!
