@@ -196,6 +196,12 @@ fn document_nulls(schema: &mut MetaSchema) {
     }
 }
 
+/// Operations whose body names a thing of the organisation.
+const NAME_A_THING: [&str; 4] = ["import_contacts", "update_schedule_by_name", "create_stop", "lift_stop"];
+
+/// Operations without a body that read a plan's draft, which may have errors.
+const READ_A_DRAFT: [&str; 3] = ["submit_sop_task", "preview_sop_audience", "get_sop_contact_why"];
+
 /// Adds the problems that follow from what an operation is: logged in or not, with a body, about one thing.
 fn document_problems(operation: &mut MetaOperation) {
     let secured = !operation.security.is_empty();
@@ -208,6 +214,9 @@ fn document_problems(operation: &mut MetaOperation) {
     let has_medium = operation.operation_id == Some("get_message_media");
     let login = operation.operation_id == Some("login");
     let uploads = operation.operation_id == Some("upload_material");
+    let names_a_thing = operation.operation_id.is_some_and(|id| NAME_A_THING.contains(&id));
+    let reads_a_draft = operation.operation_id.is_some_and(|id| READ_A_DRAFT.contains(&id));
+    let plays = operation.operation_id == Some("dry_run_sop_task");
     let problems: [(bool, u16, &'static str); 13] = [
         (body || parameters, 400, "The request cannot be read, or has a field that does not exist."),
         (
@@ -216,7 +225,7 @@ fn document_problems(operation: &mut MetaOperation) {
             "Nobody is logged in: no token, an expired or a forged one, or wrong credentials.",
         ),
         (secured || logs_in, 403, "The caller's role does not allow this, or registration is closed."),
-        (one_thing || enqueues, 404, "The organisation has no such thing."),
+        (one_thing || enqueues || names_a_thing, 404, "The organisation has no such thing."),
         (
             changes && secured || logs_in || has_medium,
             409,
@@ -226,8 +235,12 @@ fn document_problems(operation: &mut MetaOperation) {
         (uploads, 413, "The file is larger than `MAX_FILE_SIZE`."),
         (body, 413, "The body is larger than 1 MiB."),
         (body && !uploads, 415, "The body is not `application/json`."),
-        (body, 422, "A field has a value that cannot be; `errors` says which and what to change."),
-        (enqueues || logs_in, 429, "Too much for now; see `Retry-After`."),
+        (
+            body || reads_a_draft,
+            422,
+            "A field has a value that cannot be; `errors` says which and what to change.",
+        ),
+        (enqueues || logs_in || plays, 429, "Too much for now; see `Retry-After`."),
         (true, 500, "Our fault; the trace id finds it in our logs."),
         (
             true,
