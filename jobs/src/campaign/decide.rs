@@ -157,7 +157,7 @@ impl<'a> Walk<'a> {
         let mut job = job.cloned();
         for _ in 0..MOST_STEPS {
             let id = self.enrollment.step_id.clone().unwrap_or_default();
-            let Some(step) = plan.config.steps.iter().find(|step| step.id().as_str() == id) else {
+            let Some(step) = plan.config.step(&id) else {
                 self.fail("step_missing");
                 return self.done();
             };

@@ -60,7 +60,7 @@ pub async fn ask(
     }
     let mut situation = Situation::new(enrollment.clone(), &facts, &plan);
     situation.count(conn, false).await?;
-    let step = plan.config.steps.iter().find(|step| step.id().as_str() == campaign.step_id);
+    let step = plan.config.step(&campaign.step_id);
     if let Some(stopped) = rules::stopped(&situation, step, true) {
         put_back(conn, row, enrollment, stopped.reason).await?;
         return Ok(Err(cancel(stopped.reason, "a rule of the campaign has stopped it")));

@@ -108,7 +108,7 @@ pub async fn now(conn: &mut Conn, plans: &Plans, enrollment: &Enrollment) -> Res
     };
     let mut situation = Situation::new(enrollment.clone(), &facts, &plan);
     situation.count(conn, false).await?;
-    let at = plan.config.steps.iter().find(|step| Some(step.id().as_str()) == enrollment.step_id.as_deref());
+    let at = enrollment.step_id.as_deref().and_then(|id| plan.config.step(id));
     let by_model = matches!(at, Some(Step::AiSend(_)));
     let planned_at = enrollment.planned_at.filter(|_| at.is_some_and(Step::sends)).unwrap_or(situation.now);
     let mut verdicts = checks::objections(&situation, Asker::Step, by_model);

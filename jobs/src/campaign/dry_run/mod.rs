@@ -638,7 +638,7 @@ impl Played {
         let config = &self.gathered.plan.config;
         match item.step {
             Some(number) => config.steps.get(number),
-            None => config.step(&config.entry),
+            None => config.step(config.entry.as_str()),
         }
     }
 }

@@ -63,7 +63,7 @@ async fn within(conn: &mut Conn, ctx: &Context, job: &SopWrite) -> Result<Prepar
     let facts = facts::of(conn, enrollment.id).await?;
     let plan = ctx.services.plans.of(conn, enrollment.sop_id, enrollment.version).await?;
     let (Some(facts), Some(plan)) = (facts, plan) else { return over(Err(passed_by())) };
-    let step = plan.config.steps.iter().find(|step| step.id().as_str() == job.step_id);
+    let step = plan.config.step(&job.step_id);
     let Some(Step::AiSend(ai)) = step else { return over(Err(passed_by())) };
     let mut situation = Situation::new(enrollment.clone(), &facts, &plan);
     situation.count(conn, false).await?;

@@ -142,7 +142,7 @@ async fn judge(conn: &mut Conn, ctx: &Context, at_hand: AtHand, answer: &Answer)
     let facts = facts::of(conn, enrollment.id).await?;
     let plan = ctx.services.plans.of(conn, enrollment.sop_id, enrollment.version).await?;
     let (Some(facts), Some(plan)) = (facts, plan) else { return Ok(Found::PassedBy) };
-    let step = plan.config.steps.iter().find(|step| step.id().as_str() == at_hand.row.step_id);
+    let step = plan.config.step(&at_hand.row.step_id);
     let Some(Step::AiSend(ai)) = step else { return Ok(Found::PassedBy) };
     let situation = Situation::new(enrollment.clone(), &facts, &plan);
     if is_outdated(&at_hand.row, &situation) {

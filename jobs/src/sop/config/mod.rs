@@ -121,8 +121,8 @@ impl WorkflowConfig {
     }
 
     /// Returns the step of this name.
-    pub fn step(&self, id: &StepId) -> Option<&Step> {
-        self.steps.iter().find(|step| step.id() == id)
+    pub fn step(&self, id: &str) -> Option<&Step> {
+        self.steps.iter().find(|step| step.id().as_str() == id)
     }
 }
 

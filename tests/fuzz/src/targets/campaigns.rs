@@ -92,10 +92,10 @@ fn runs(config: &WorkflowConfig) {
         }
     }
     // Always the last way out: a plan without a circle is left after as many steps as it has.
-    let mut at = config.step(&config.entry);
+    let mut at = config.step(config.entry.as_str());
     for _ in 0..config.steps.len() {
         let ways = at.map(Step::ways).unwrap_or_default();
-        at = ways.last().and_then(|way| way.next.step()).map(|id| config.step(id).expect("a step"));
+        at = ways.last().and_then(|way| way.next.step()).map(|id| config.step(id.as_str()).expect("a step"));
     }
     assert!(at.is_none(), "a sound plan leads round in a circle");
 }
