@@ -452,18 +452,28 @@ async fn wait_or_hand_off(
 ) -> Result<Ended, Error> {
     let runs = ai_runs::of_job(conn, run.turn_id, run.job_id).await?;
     let tries = u32::try_from(runs.iter().filter(|run| run.state == "failed").count()).unwrap_or(u32::MAX);
-    let backoff = Duration::from_secs(1 << tries.saturating_sub(1).min(4)).min(MAX_BACKOFF);
-    let wait = error.retry_after.unwrap_or(backoff).max(Duration::from_millis(200));
+    let wait = wait_after(error, tries.saturating_sub(1));
     let until = standing.chat.now + TimeDelta::from_std(wait).unwrap_or(TimeDelta::MAX);
     if until <= standing.turn.last_message_at + PATIENCE {
-        let (code, note) = match error.class {
-            ErrorClass::Throttled => ("ai_rate_limited", "the AI provider asks for patience"),
-            _ => ("ai_unreachable", "the AI provider could not be reached"),
-        };
-        return Ok(Ended::Over(Err(snooze(wait, code, note))));
+        return Ok(Ended::Over(Err(not_got_through(error, wait))));
     }
     let note = "the AI provider could not be reached for two minutes; a person should answer this customer";
     Ok(Ended::Over(hand_off(conn, run.organization_id, run.conversation_id, "ai_unreachable", note).await?))
+}
+
+/// Returns how long to wait after a call that did not get through: as the provider asks, or twice as long each time.
+pub(crate) fn wait_after(error: &AiError, doublings: u32) -> Duration {
+    let backoff = Duration::from_secs(1 << doublings.min(4)).min(MAX_BACKOFF);
+    error.retry_after.unwrap_or(backoff).max(Duration::from_millis(200))
+}
+
+/// Puts a job off whose call did not get through.
+pub(crate) fn not_got_through(error: &AiError, wait: Duration) -> JobError {
+    let (code, note) = match error.class {
+        ErrorClass::Throttled => ("ai_rate_limited", "the AI provider asks for patience"),
+        _ => ("ai_unreachable", "the AI provider could not be reached"),
+    };
+    snooze(wait, code, note)
 }
 
 /// Says whose run it was, for the ledger.

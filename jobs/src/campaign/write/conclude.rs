@@ -1,7 +1,5 @@
 //! After the call: what became of the run, what it cost, and what the step says now.
 
-use std::time::Duration;
-
 use diesel_async::AsyncConnection;
 use entropy_schema::ai_runs::{self, Run, RunEnd};
 use entropy_schema::campaigns::enrollments::Enrollment;
@@ -13,9 +11,9 @@ use serde_json::json;
 
 use super::{AtHand, Ended, fallen_back, passed_by};
 use crate::ai::breaker;
-use crate::ai::conclude::{estimate, spent};
+use crate::ai::conclude::{estimate, not_got_through, spent, wait_after};
 use crate::ai::port::{AiError, Answer, ErrorClass};
-use crate::ai::prepare::{cancel, snooze};
+use crate::ai::prepare::cancel;
 use crate::ai::text;
 use crate::ai::usage;
 use crate::ai::words::Action;
@@ -30,9 +28,6 @@ use crate::spending;
 
 /// Calls of one job that do not get through.
 const MOST_TRIES: usize = 3;
-
-/// The longest wait between two of them.
-const MAX_BACKOFF: Duration = Duration::from_secs(15);
 
 /// Concludes a run that brought an answer.
 pub(crate) async fn answered(
@@ -241,13 +236,8 @@ async fn failed_within(
     let ended = match at_hand {
         None => Err(passed_by()),
         Some(_) if retries => {
-            let backoff = Duration::from_secs(1 << tries.min(4)).min(MAX_BACKOFF);
-            let wait = error.retry_after.unwrap_or(backoff).max(Duration::from_millis(200));
-            let (code, note) = match error.class {
-                ErrorClass::Throttled => ("ai_rate_limited", "the AI provider asks for patience"),
-                _ => ("ai_unreachable", "the AI provider could not be reached"),
-            };
-            Err(snooze(wait, code, note))
+            let doublings = u32::try_from(tries).unwrap_or(u32::MAX);
+            Err(not_got_through(error, wait_after(error, doublings)))
         }
         Some(at_hand) => {
             at_hand.fall_back(conn, error.code).await?;
