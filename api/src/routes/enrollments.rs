@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
+use entropy_jobs::campaign::audience;
 use entropy_jobs::campaign::enroll::{self, Cause};
 use entropy_schema::campaigns::enrollments::{self, Enrollment, Whose};
 use entropy_schema::campaigns::facts;
@@ -10,7 +11,7 @@ use poem::web::Data;
 use poem_openapi::param::{Path, Query};
 use poem_openapi::payload::Json;
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi};
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Tag;
@@ -195,7 +196,7 @@ impl SopEnrollments {
                 let done = enroll::enroll(conn, &state.plans, organization, id.0, &contacts, cause).await?;
                 let done = done.ok_or_else(not_running)?;
                 if !done.enrolled.is_empty() {
-                    let refused = enroll::by_code(&done.refused);
+                    let refused = audience::add_up(&Value::Null, &done.refused);
                     Note::new("sop.enroll", "sop_task", id.0)
                         .after(json!({"enrolled": done.enrolled.len(), "refused": refused}))
                         .write(conn, &caller, &origin)

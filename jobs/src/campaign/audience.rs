@@ -163,8 +163,8 @@ pub async fn blocked(
     Ok(blocked)
 }
 
-/// Adds counts to those that are stored.
-pub(super) fn add_up(stored: &Value, more: &[(Uuid, &'static str)]) -> Value {
+/// Counts refusals by their codes, on top of the counts that are stored.
+pub fn add_up(stored: &Value, more: &[(Uuid, &'static str)]) -> Value {
     let mut counts: Map<String, Value> = stored.as_object().cloned().unwrap_or_default();
     for (_, code) in more {
         let count = counts.get(*code).and_then(Value::as_u64).unwrap_or_default();

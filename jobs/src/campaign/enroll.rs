@@ -3,7 +3,7 @@
 //! Contacts are locked before the plan and the plan before enrollments are made, so that nobody comes into two plans at once and
 //! nobody into one that has just been stopped.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use chrono::{DateTime, TimeDelta, Timelike, Utc};
 use entropy_schema::campaigns::enrollments::{self, Candidate, Enrollment};
@@ -257,13 +257,4 @@ impl<'a> Around<'a> {
 #[expect(clippy::cast_precision_loss, reason = "hours are asked about, and not parts of a second")]
 fn hours(length: TimeDelta) -> f64 {
     length.num_seconds().max(0) as f64 / 3600.0
-}
-
-/// Counts refusals by their codes.
-pub fn by_code(refused: &[(Uuid, &'static str)]) -> HashMap<&'static str, usize> {
-    let mut counts = HashMap::new();
-    for (_, code) in refused {
-        *counts.entry(*code).or_default() += 1;
-    }
-    counts
 }
