@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{assert_problem, id, items, person, unique};
+use super::{assert_problem, id, items, person};
 use crate::harness::client::{Account, Client};
 use crate::harness::{Here, eventually, secs};
 
@@ -171,10 +171,11 @@ async fn of_two_people_who_decide_about_a_text_at_once_one_does() {
     let agent = person(&desk.admin, "agent").await.at(desk.here.base(1));
     let mut approved = 0;
     for text in desk.waiting().await {
+        let [approve, edit, reject] = ["approve", "edit", "reject"].map(|decision| path(&text, decision));
         let replies = tokio::join!(
-            desk.admin.post(&path(&text, "approve"), Value::Null),
-            agent.post(&path(&text, "edit"), json!({ "text": "换一句" })),
-            agent.post(&path(&text, "reject"), json!({})),
+            desk.admin.post(&approve, Value::Null),
+            agent.post(&edit, json!({ "text": "换一句" })),
+            agent.post(&reject, json!({})),
         );
         let replies = [replies.0, replies.1, replies.2];
         approved += replies[..2].iter().filter(|reply| reply.status == 200).count();
