@@ -76,8 +76,9 @@ fn cases() -> Vec<Case> {
         cases.retain(|case| case.step.name == only);
         assert!(!cases.is_empty(), "{ONLY}: {only} is no step");
     }
-    // The longest first: those in which several workers have to die.
-    cases.sort_by_key(|case| std::cmp::Reverse(case.step.rescues(case.delivery).len()));
+    // The longest first: those in which several workers have to die, and those that wait for a call which nobody has on record.
+    let length = |case: &Case| (case.step.rescues(case.delivery).len(), case.step.waits_for_a_call());
+    cases.sort_by_key(|case| std::cmp::Reverse(length(case)));
     cases
 }
 

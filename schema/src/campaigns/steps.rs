@@ -254,7 +254,7 @@ pub async fn wake_abandoned(conn: &mut Conn, limit: i64) -> Result<usize> {
          ), abandoned AS MATERIALIZED ( \
              SELECT e.id FROM waiting w JOIN sop_enrollments e ON e.id = w.enrollment_id AND e.step_id = w.step_id \
              WHERE NOT EXISTS (SELECT FROM jobs j WHERE j.id = w.job_id AND j.final_state IS NULL) \
-               AND e.finished_at IS NULL AND e.wait_code IN ('sending', 'writing') AND e.state <> 'paused' \
+               AND e.finished_at IS NULL AND e.state = 'waiting' AND e.wait_code IN ('sending', 'writing') \
                AND e.due_at > (SELECT campaign_now()) \
              ORDER BY e.id LIMIT $1 FOR UPDATE OF e SKIP LOCKED \
          ) \

@@ -310,11 +310,15 @@ async fn people_whose_job_died_are_looked_at_by_the_next_sweep() {
     }
     scene.settles().await;
     let standing = scene.standing().await;
-    assert_eq!(standing, ["completed 已完成", "paused first 11-23 10:10 sending"], "who is paused rests");
+    assert_eq!(
+        standing,
+        ["completed over 已完成", "paused first 11-23 10:10 sending"],
+        "who is paused rests"
+    );
     scene.book.run("UPDATE sop_enrollments SET state = 'waiting' WHERE state = 'paused'").await;
     overdue::pass(&scene.book.db).await.expect("a pass");
     scene.settles().await;
-    assert_eq!(scene.standing().await, ["completed 已完成", "completed 已完成"]);
+    assert_eq!(scene.standing().await, ["completed over 已完成", "completed over 已完成"]);
     assert_eq!(scene.words(), ["您好，有问题随时找我。"]);
     assert_eq!(scene.steps().await, ["first sent", "over done", "first failed quarantined", "over done"]);
     assert_eq!(model.questions().len(), 0);

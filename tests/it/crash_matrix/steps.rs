@@ -139,6 +139,11 @@ impl Step {
         matches!(self.name, "gate.written" | "gate.committed" | "send.answered" | "send.recorded")
     }
 
+    /// Tells whether a death here leaves a call of the model that was never made: it is waited for as long as it could take.
+    pub(super) fn waits_for_a_call(&self) -> bool {
+        matches!(self.name, "reply.committed" | "ask.handed_over" | "write.committed")
+    }
+
     /// Returns the steps at which other workers have to die first, so that there is something to rescue.
     pub(super) fn rescues(&self, delivery: Delivery) -> Vec<&'static Step> {
         let first: &[&str] = match (self.name, delivery) {
