@@ -184,9 +184,11 @@ fn counted(people: &[People], steps: &[Steps], unknown: i64, by: By) -> Funnel {
     }
 }
 
+/// Returns what people wait for who are on their way, in the word that the list of enrollments has for it.
 fn waits(row: &People) -> Option<String> {
-    let code = row.wait_code.as_ref().or(row.reason.as_ref()).unwrap_or(&row.state);
-    row.living.then(|| code.clone())
+    let over = matches!(row.state.as_str(), "completed" | "exited" | "failed");
+    let code = row.reason.as_ref().or(row.wait_code.as_ref()).unwrap_or(&row.state);
+    (!over).then(|| code.clone())
 }
 
 impl Numbers {
@@ -196,9 +198,9 @@ impl Numbers {
         let reason = row.reason.as_deref();
         self.enrolled += people;
         self.messages += row.messages;
-        self.sent += of(row.sent);
-        self.replied += of(row.replied);
-        self.goal += of(row.goal);
+        self.sent += row.sent;
+        self.replied += row.replied;
+        self.goal += row.goal;
         self.opted_out += of(reason == Some("opted_out"));
         self.failed += of(row.state == "failed" || reason == Some("send_failures"));
         self.completed += of(row.state == "completed");
@@ -252,11 +254,10 @@ mod tests {
             state: state.to_owned(),
             reason: reason.map(str::to_owned),
             wait_code: wait_code.map(str::to_owned),
-            living: matches!(state, "pending" | "active" | "waiting" | "paused"),
-            sent: state != "pending",
-            replied: reason == Some("replied"),
-            goal: false,
             people,
+            sent: if state == "pending" { 0 } else { people },
+            replied: if reason == Some("replied") { people } else { 0 },
+            goal: 0,
             messages: people * 2,
         }
     }
@@ -266,7 +267,7 @@ mod tests {
         let rows = [
             people("pending", None, Some("begins"), 5),
             people("waiting", None, Some("window"), 4),
-            people("paused", Some("replied"), None, 1),
+            people("paused", Some("replied"), Some("paused"), 1),
             people("completed", None, None, 7),
             people("exited", Some("replied"), None, 3),
             people("exited", Some("opted_out"), None, 2),

@@ -1,7 +1,7 @@
 //! How a plan takes people in at once, and what becomes of them when its next version is in force.
 
 use diesel_async::AsyncConnection;
-use entropy_jobs::campaign::audience::{self, Audience};
+use entropy_jobs::campaign::audience::Extent;
 use entropy_jobs::campaign::run::{self, Begins, Went};
 use entropy_jobs::campaign::succession::{Done, How, carry_out};
 use entropy_schema::campaigns::plans;
@@ -22,12 +22,11 @@ async fn begin(scene: &Scene, plan: Uuid) -> Uuid {
     let now = entropy_jobs::campaign::clock::now(&mut conn).await.expect("a time");
     let begins =
         Begins { organization, sop: plan, version: 1, source: "manual", fire_at: now, by: Some(plan) };
-    conn.transaction(async |conn| {
-        let Audience::People(people) = audience::of(conn, &stored, &read).await? else { panic!("too many") };
-        run::begin(conn, begins, &people, now).await
-    })
-    .await
-    .expect("begun");
+    let extent = conn
+        .transaction(async |conn| run::begin(conn, begins, &stored, &read, now).await)
+        .await
+        .expect("begun");
+    assert!(matches!(extent, Extent::People(_)), "{extent:?}");
     newest(scene, plan).await.id
 }
 
