@@ -216,7 +216,8 @@ impl StepNumbers {
     /// People who stand at the step, or ended there.
     fn stands(&mut self, row: &People) {
         let people = row.people;
-        let ended = |reason: &str| if row.reason.as_deref() == Some(reason) { people } else { 0 };
+        let over = row.state == "exited";
+        let ended = |reason: &str| if over && row.reason.as_deref() == Some(reason) { people } else { 0 };
         self.replied += ended("replied");
         self.goal += ended("goal");
         self.opted_out += ended("opted_out");
@@ -292,9 +293,12 @@ mod tests {
         let waiting: Vec<(&str, i64)> = funnel.waiting.iter().map(|(code, n)| (code.as_str(), *n)).collect();
         assert_eq!(waiting, [("begins", 5), ("replied", 1), ("window", 4)]);
         assert_eq!(funnel.exited.values().sum::<i64>(), 6);
+        let of = |counts: &BTreeMap<String, i64>| counts.values().sum::<i64>();
+        let parts = funnel.completed + of(&funnel.exited) + of(&funnel.waiting) + funnel.failed;
+        assert_eq!(parts - funnel.exited["send_failures"], funnel.enrolled);
         assert_eq!(funnel.arms["ab.a"].enrolled, 24);
         let step = &funnel.steps[0];
         assert_eq!((step.reached, step.sent, step.unknown, step.skipped["late"]), (16, 9, 1, 2));
-        assert_eq!((step.replied, step.opted_out, step.waiting["window"]), (4, 2, 4));
+        assert_eq!((step.replied, step.opted_out, step.waiting["window"]), (3, 2, 4));
     }
 }

@@ -86,11 +86,13 @@ pub struct Member {
 }
 
 /// Returns what is true of those who are meant, by what they are named. Each is a statement of its own: what is named by ids or
-/// tags is found by their indexes.
+/// tags is found by their indexes. Accounts that were removed are few: they are read once, and looked up for each contact.
 fn meant() -> [String; 3] {
     ["true", "k.id = ANY($5)", "k.tags && $6"].map(|named| {
         format!(
-            "k.organization_id = $1 AND k.kind = $2 AND k.removed_at IS NULL AND a.deleted_at IS NULL \
+            "k.organization_id = $1 AND k.kind = $2 AND k.removed_at IS NULL \
+               AND k.account_id NOT IN (SELECT a.id FROM wechat_accounts a \
+                   WHERE a.organization_id = $1 AND a.deleted_at IS NOT NULL) \
                AND (cardinality($3) = 0 OR k.account_id = ANY($3)) AND {named}"
         )
     })
@@ -105,7 +107,7 @@ static MEMBERS: LazyLock<[String; 3]> = LazyLock::new(|| {
                  c.last_inbound_at, \
                  CASE WHEN $8 THEN (SELECT m.text FROM messages m WHERE m.conversation_id = c.id AND m.direction = 'in' \
                      AND c.last_inbound_at IS NOT NULL ORDER BY m.id DESC LIMIT 1) END AS last_inbound_text \
-             FROM contacts k JOIN wechat_accounts a ON a.id = k.account_id \
+             FROM contacts k \
              LEFT JOIN conversations c ON $4 AND c.account_id = k.account_id AND c.peer_wxid = k.wxid \
              WHERE {meant} ORDER BY k.id LIMIT $7"
         )
@@ -142,8 +144,7 @@ static WRITTEN: LazyLock<[String; 3]> = LazyLock::new(|| {
     meant().map(|meant| {
         format!(
             "WITH meant AS MATERIALIZED ( \
-                 SELECT k.id FROM contacts k JOIN wechat_accounts a ON a.id = k.account_id \
-                 WHERE {meant} ORDER BY k.id LIMIT $7 \
+                 SELECT k.id FROM contacts k WHERE {meant} ORDER BY k.id LIMIT $7 \
              ), counted AS MATERIALIZED (SELECT count(*) AS n FROM meant), written AS ( \
                  INSERT INTO sop_run_contacts (run_id, contact_id) SELECT $4, meant.id FROM meant, counted \
                  WHERE counted.n <= $8 \

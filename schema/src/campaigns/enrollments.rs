@@ -312,13 +312,26 @@ pub struct Ended {
 }
 
 static END: LazyLock<[String; 4]> = LazyLock::new(|| {
-    // Of a plan they are looked for by their states, so that nobody who is at an end is walked past.
-    let plan = "e.sop_id = ANY($2) AND e.state IN ('pending', 'active', 'waiting', 'paused')";
-    let version = format!("{plan} AND e.version = $5");
-    ["e.contact_id = ANY($2)", plan, &version, "e.id = ANY($2)"].map(|whose| {
+    let them = |whose: &str| {
+        format!(
+            "SELECT e.id FROM sop_enrollments e WHERE {whose} AND e.organization_id = $1 AND e.finished_at IS NULL LIMIT $4"
+        )
+    };
+    // Of a plan they are looked for state by state, so that nobody who is at an end is walked past.
+    let of_plan = |version: &str| {
+        format!(
+            "SELECT e.id FROM unnest(ARRAY['pending', 'active', 'waiting', 'paused']) AS living (state) CROSS JOIN LATERAL ( \
+                 SELECT x.id FROM sop_enrollments x WHERE x.sop_id = ($2)[1] AND x.state = living.state \
+                   AND x.organization_id = $1 {version} ORDER BY x.wait_code LIMIT $4 \
+             ) e LIMIT $4"
+        )
+    };
+    let by =
+        [them("e.contact_id = ANY($2)"), of_plan(""), of_plan("AND x.version = $5"), them("e.id = ANY($2)")];
+    by.map(|seen| {
         format!(
             "WITH seen AS MATERIALIZED ( \
-                 SELECT e.id FROM sop_enrollments e WHERE {whose} AND e.organization_id = $1 AND e.finished_at IS NULL LIMIT $4 \
+                 {seen} \
              ), whose AS MATERIALIZED ( \
                  SELECT e.id FROM sop_enrollments e WHERE e.id = ANY(ARRAY(SELECT seen.id FROM seen)) \
                    AND e.finished_at IS NULL ORDER BY e.id FOR UPDATE \
@@ -539,7 +552,9 @@ pub async fn people_in(
     wxids: &[&str],
 ) -> Result<Vec<String>> {
     let rows: Vec<Person> = sql_query(
-        "SELECT k.wxid FROM contacts k JOIN sop_enrollments e ON e.contact_id = k.id AND e.sop_id = $2 AND e.finished_at IS NULL \
+        // From the people to the plan, whatever statistics say: a plan has many more.
+        "SELECT k.wxid FROM contacts k CROSS JOIN LATERAL (SELECT FROM sop_enrollments e \
+             WHERE e.sop_id = $2 AND e.contact_id = k.id AND e.finished_at IS NULL LIMIT 1) inside \
          WHERE k.account_id = ANY(ARRAY(SELECT a.id FROM wechat_accounts a WHERE a.organization_id = $1)) AND k.wxid = ANY($3)",
     )
     .bind::<SqlUuid, _>(organization)

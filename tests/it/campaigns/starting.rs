@@ -13,7 +13,7 @@ use super::Scene;
 use super::scene::{end, send};
 
 /// Begins a run of a plan, with whom it is meant for now, as starting the plan does.
-async fn begin(scene: &Scene, plan: Uuid) -> Uuid {
+pub(super) async fn begin(scene: &Scene, plan: Uuid) -> Uuid {
     let organization = scene.book.organization;
     let known = scene.context(Uuid::nil(), 1, Uuid::nil()).services.plans.clone();
     let mut conn = scene.book.conn().await;
@@ -30,12 +30,12 @@ async fn begin(scene: &Scene, plan: Uuid) -> Uuid {
     newest(scene, plan).await.id
 }
 
-async fn newest(scene: &Scene, plan: Uuid) -> Run {
+pub(super) async fn newest(scene: &Scene, plan: Uuid) -> Run {
     let mut conn = scene.book.conn().await;
     runs::list(&mut conn, scene.book.organization, plan, None, 1).await.expect("runs").remove(0)
 }
 
-async fn carry_on(scene: &Scene, run: Uuid) -> Went {
+pub(super) async fn carry_on(scene: &Scene, run: Uuid) -> Went {
     run::carry_on(&scene.context(Uuid::now_v7(), 1, Uuid::now_v7()), run).await.expect("carried on")
 }
 
