@@ -8,7 +8,7 @@ use entropy_schema::Profile;
 use entropy_schema::campaigns::audience::{self, By, Wanted};
 use entropy_schema::campaigns::enrollments::{self, Whose};
 use entropy_schema::campaigns::facts::{self, Since};
-use entropy_schema::campaigns::{plans, runs, steps};
+use entropy_schema::campaigns::{candidates, plans, runs, steps};
 use uuid::Uuid;
 
 use super::{ORGANIZATION, Observer, SLOWEST, id, observe};
@@ -167,6 +167,7 @@ async fn are_carried_on(book: &Book) -> Observer<'_> {
     assert_eq!(taken.len(), 500);
 
     // Carrying somebody on, and what happens to them meanwhile.
+    seen.watch("jobs that ended without a word", async |conn| steps::wake_abandoned(conn, 500).await).await;
     seen.most_read = FEW;
     let enrollment = seen.watch("lock", async |conn| enrollments::lock(conn, ENROLLMENT).await).await;
     let enrollment = enrollment.expect("an enrollment");
@@ -263,7 +264,7 @@ async fn are_brought_in(book: &Book) -> Observer<'_> {
     assert_eq!(page.len(), 1000);
     let candidates = seen.watch("candidates", async |conn| {
         conn.transaction(async |conn| {
-            enrollments::candidates(conn, ORGANIZATION, &page, PLAN, Some("活动通知")).await
+            candidates::candidates(conn, ORGANIZATION, &page, PLAN, Some("活动通知")).await
         })
         .await
     });
@@ -271,7 +272,7 @@ async fn are_brought_in(book: &Book) -> Observer<'_> {
     assert_eq!(candidates.len(), 1000);
     let people: Vec<&str> = candidates.iter().map(|who| who.wxid.as_str()).collect();
     let inside = seen
-        .watch("who is in it", async |conn| enrollments::people_in(conn, ORGANIZATION, PLAN, &people).await);
+        .watch("who is in it", async |conn| candidates::people_in(conn, ORGANIZATION, PLAN, &people).await);
     assert!(inside.await.len() > 990);
 
     // A whole audience is read once, and written down where it is. Of tags, a worker reads everybody: see the pool's settings.

@@ -18,7 +18,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Days, TimeDelta, Utc};
-use entropy_schema::campaigns::enrollments::{self, Candidate, Enrollment};
+use entropy_schema::campaigns::candidates::{self, Candidate};
+use entropy_schema::campaigns::enrollments::Enrollment;
 use entropy_schema::campaigns::facts::{self as stored, Facts, House};
 use entropy_schema::campaigns::plans;
 use entropy_schema::campaigns::prospects::{self, Calls, Had, Sender};
@@ -203,7 +204,7 @@ impl Reading<'_> {
     async fn slice(&mut self, conn: &mut Conn, ids: &[Uuid]) -> Result<Vec<Person>> {
         let (organization, sop, now) = (self.row.organization_id, self.row.id, self.house.now);
         let purpose = self.plan.config.audience.consent.purpose.as_deref();
-        let candidates = enrollments::look_at(conn, organization, ids, sop, purpose).await?;
+        let candidates = candidates::look_at(conn, organization, ids, sop, purpose).await?;
         let mut facts: HashMap<Uuid, Facts> = HashMap::with_capacity(ids.len());
         for known in prospects::facts(conn, organization, ids, sop).await? {
             // The plan is played as if it ran.

@@ -5,7 +5,7 @@ use entropy_schema::Profile;
 use entropy_schema::campaigns::audience::{self, By as Named};
 use entropy_schema::campaigns::enrollments::{self, Whose};
 use entropy_schema::campaigns::funnel::{self, By};
-use entropy_schema::campaigns::{plans, prospects, runs, steps, succession};
+use entropy_schema::campaigns::{candidates, plans, prospects, runs, steps, succession};
 use uuid::Uuid;
 
 use super::super::{MOST_THROWN_AWAY, ORGANIZATION, Observer, SLOWEST};
@@ -120,7 +120,7 @@ async fn prospects(seen: &mut Observer<'_>) {
     .await;
     assert_eq!(tagged, 200);
     seen.watch("candidates of a dry run", async |conn| {
-        enrollments::look_at(conn, ORGANIZATION, &people, PLAN, Some("活动通知")).await
+        candidates::look_at(conn, ORGANIZATION, &people, PLAN, Some("活动通知")).await
     })
     .await;
     let known = seen
