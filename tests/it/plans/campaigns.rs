@@ -264,7 +264,7 @@ async fn are_brought_in(book: &Book) -> Observer<'_> {
     assert_eq!(page.len(), 1000);
     let candidates = seen.watch("candidates", async |conn| {
         conn.transaction(async |conn| {
-            candidates::candidates(conn, ORGANIZATION, &page, PLAN, Some("活动通知")).await
+            candidates::lock(conn, ORGANIZATION, &page, PLAN, Some("活动通知")).await
         })
         .await
     });
