@@ -108,6 +108,8 @@ struct Observer<'a> {
     db: Db,
     large: &'static [&'static str],
     most_thrown_away: f64,
+    /// Rows of a large table that a statement may read.
+    most_read: f64,
     slowest: Duration,
     faults: Vec<String>,
     seen: usize,
@@ -121,8 +123,16 @@ impl<'a> Observer<'a> {
     /// Watches which of the tables in `large` are read from end to end.
     fn over(large: &'static [&'static str], book: &'a Book, profile: Profile) -> Observer<'a> {
         let db = Db::new(book.database.url(), 2, profile).expect("a pool");
-        let (most_thrown_away, slowest) = (MOST_THROWN_AWAY, SLOWEST);
-        Observer { book, db, large, most_thrown_away, slowest, faults: Vec::new(), seen: 0 }
+        Observer {
+            book,
+            db,
+            large,
+            most_thrown_away: MOST_THROWN_AWAY,
+            most_read: f64::INFINITY,
+            slowest: SLOWEST,
+            faults: Vec::new(),
+            seen: 0,
+        }
     }
 
     /// Runs `call` and notes what is wrong with its plans.
@@ -143,7 +153,11 @@ impl<'a> Observer<'a> {
         self.seen += plans.len();
         for plan in plans {
             let lines = plan.lines().skip(1).take_while(|line| line.starts_with('\t'));
-            for wrong in lines.filter(|line| is_wrong(line, self.large, self.most_thrown_away)) {
+            let wrong = |line: &&str| {
+                is_wrong(line, self.large, self.most_thrown_away)
+                    || rows_read(line, self.large) > self.most_read
+            };
+            for wrong in lines.filter(wrong) {
                 self.faults.push(format!("{what}: {}\n{plan}", wrong.trim()));
             }
         }
@@ -173,6 +187,27 @@ fn is_wrong(line: &str, large: &[&str], most_thrown_away: f64) -> bool {
     }
     let thrown = line.split_once("Rows Removed by ").and_then(|(_, rest)| rest.split_once(": "));
     thrown.and_then(|(_, rows)| rows.trim().parse::<f64>().ok()).is_some_and(|rows| rows > most_thrown_away)
+}
+
+/// Returns how many rows of a large table a line of a plan reads, those that it throws away left out.
+fn rows_read(line: &str, large: &[&str]) -> f64 {
+    let of_large = line
+        .split_once("Scan ")
+        .and_then(|(_, rest)| rest.split_once("on "))
+        .is_some_and(|(_, table)| large.contains(&table.split(' ').next().unwrap_or_default()));
+    let number = |name: &str| {
+        let (_, rest) = line.split_once("(actual ")?.1.split_once(name)?;
+        rest.split([' ', ')']).next()?.parse::<f64>().ok()
+    };
+    number("rows=").zip(number("loops=")).filter(|_| of_large).map_or(0.0, |(rows, loops)| rows * loops)
+}
+
+#[test]
+fn a_line_of_a_plan_says_how_much_it_reads() {
+    let line = "\t->  Index Scan using jobs_pkey on jobs j  (cost=0.42..8.44 rows=1 width=6) (actual rows=3 loops=50)";
+    assert!((rows_read(line, &["jobs"]) - 150.0).abs() < 0.1);
+    assert!(rows_read(line, &["pending"]) < 0.1);
+    assert!(rows_read("\t->  Sort  (cost=1..2 rows=9 width=6) (actual rows=3 loops=50)", &["jobs"]) < 0.1);
 }
 
 #[tokio::test]
