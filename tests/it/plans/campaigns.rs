@@ -4,11 +4,11 @@ mod lists;
 
 use chrono::{TimeDelta, Utc};
 use diesel_async::AsyncConnection;
-use entropy_schema::Profile;
 use entropy_schema::campaigns::audience::{self, By, Wanted};
 use entropy_schema::campaigns::enrollments::{self, Whose};
 use entropy_schema::campaigns::facts::{self, Since};
 use entropy_schema::campaigns::{candidates, plans, runs, steps};
+use entropy_schema::{Profile, replies, risk};
 use uuid::Uuid;
 
 use super::{ORGANIZATION, Observer, SLOWEST, id, observe};
@@ -203,6 +203,14 @@ async fn are_carried_on(book: &Book) -> Observer<'_> {
         enrollments::contacts_of(conn, ORGANIZATION, "wxid_7").await
     });
     assert_eq!(known.await, [CONTACT]);
+    let chat = Uuid::from_u128(0x0183_0000_0000_7000_8000_0000_0000_0007);
+    let answer = seen
+        .watch("facts of an answer", async |conn| replies::facts(conn, ORGANIZATION, chat, "wxid_7").await);
+    assert!(answer.await.is_some_and(|facts| !facts.disclosed));
+    seen.most_read = 1000.0;
+    seen.watch("a hold", async |conn| risk::put_back_enrollments(conn, ACCOUNT).await).await;
+    seen.watch("a hold is lifted", async |conn| risk::lift(conn, ORGANIZATION, ACCOUNT).await).await;
+    seen.most_read = FEW;
     let ended = seen
         .watch("an opt-out", async |conn| {
             enrollments::end(conn, ORGANIZATION, Whose::Contacts(&[CONTACT]), "opted_out").await

@@ -100,9 +100,9 @@ async fn lists(seen: &mut Observer<'_>) {
         plans::list(conn, ORGANIZATION, Some("RUNNING"), None, 51, 1_000_000).await
     })
     .await;
-    let known = contacts(1000);
+    let known = contacts(50);
     let faces = seen.watch("faces", async |conn| audience::faces(conn, ORGANIZATION, &known).await);
-    assert_eq!(faces.await.len(), 1000);
+    assert_eq!(faces.await.len(), 50);
     seen.most_read = f64::INFINITY;
 }
 
