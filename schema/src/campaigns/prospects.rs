@@ -11,8 +11,39 @@ use diesel::sql_types::{Array, BigInt, Integer, Nullable, Numeric, Text, Timesta
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
+use super::enrollments::{CANDIDATES, Candidate};
 use super::facts::{FACTS, Facts};
 use crate::{Conn, Result};
+
+/// [`CANDIDATES`] for many at once: who knows the same people under other accounts is asked once for all of them, and not for each
+/// one account by account.
+static CANDIDATES_AT_ONCE: LazyLock<String> = LazyLock::new(|| {
+    CANDIDATES
+        .replace("LEFT JOIN LATERAL (\n    SELECT bool_or(", "LEFT JOIN (\n    SELECT same.wxid, bool_or(")
+        .replace(
+            "AND same.wxid = k.wxid\n) was ON true",
+            "AND same.wxid IN (SELECT p.wxid FROM contacts p WHERE p.id = ANY($2) AND p.organization_id = $1)
+    GROUP BY same.wxid\n) was ON was.wxid = k.wxid",
+        )
+});
+
+/// Reads what decides whether a plan takes contacts of the organisation, as [`super::enrollments::look_at`] does for a page.
+pub async fn candidates(
+    conn: &mut Conn,
+    organization: Uuid,
+    contacts: &[Uuid],
+    sop: Uuid,
+    purpose: Option<&str>,
+) -> Result<Vec<Candidate>> {
+    // Planned each time, for as many as there are.
+    Ok(sql_query(CANDIDATES_AT_ONCE.as_str())
+        .bind::<SqlUuid, _>(organization)
+        .bind::<Array<SqlUuid>, _>(contacts)
+        .bind::<SqlUuid, _>(sop)
+        .bind::<Nullable<Text>, _>(purpose)
+        .load(conn)
+        .await?)
+}
 
 /// What is known around somebody, were they in a plan.
 #[derive(Debug, Clone, QueryableByName)]
@@ -31,10 +62,11 @@ static FACTS_OF_CONTACTS: LazyLock<String> = LazyLock::new(|| {
         .replacen("SELECT ", "SELECT k.id AS contact_id, ", 1)
         .replace(
             "FROM sop_enrollments e\n",
-            "FROM (SELECT x.id AS contact_id, x.account_id, x.organization_id, $3::uuid AS sop_id FROM contacts x
-                WHERE x.id = ANY($1) AND x.organization_id = $2) e\n",
+            "FROM contacts k CROSS JOIN LATERAL (
+                SELECT k.id AS contact_id, k.account_id, k.organization_id, $3::uuid AS sop_id) e\n",
         )
-        .replace("WHERE e.id = $1", "");
+        .replace("JOIN contacts k ON k.id = e.contact_id\n", "")
+        .replace("WHERE e.id = $1", "WHERE k.id = ANY($1) AND k.organization_id = $2");
     let calendars = facts.find("(SELECT jsonb_object_agg(").zip(facts.find(" AS calendars"));
     let Some((from, to)) = calendars.filter(|(from, to)| from < to) else { return facts };
     format!("{}NULL::jsonb{}", &facts[..from], &facts[to..])
@@ -96,6 +128,9 @@ pub struct Sender {
     /// The account.
     #[diesel(sql_type = SqlUuid)]
     pub id: Uuid,
+    /// Whose it is, of our people.
+    #[diesel(sql_type = SqlUuid)]
+    pub user_id: Uuid,
     /// Limit.
     #[diesel(sql_type = Integer)]
     pub messages_per_minute: i32,
@@ -133,7 +168,7 @@ pub async fn senders(
     day: DateTime<Utc>,
 ) -> Result<Vec<Sender>> {
     Ok(sql_query(
-        "SELECT a.id, a.messages_per_minute, a.min_gap_ms, a.messages_per_day, a.recipients_per_minute,
+        "SELECT a.id, a.user_id, a.messages_per_minute, a.min_gap_ms, a.messages_per_day, a.recipients_per_minute,
              a.api_calls_per_hour, COALESCE(a.token_key, '') AS token_key,
              (SELECT count(*) FROM sop_steps s WHERE s.account_id = a.id AND s.sent_at >= $3) AS sent,
              (SELECT count(*) FROM sop_steps s WHERE s.account_id = a.id AND s.state = 'due') AS waiting,
@@ -227,5 +262,14 @@ mod tests {
             "{facts}"
         );
         assert!(!facts.contains("sop_enrollments") && !facts.contains("e.id"), "{facts}");
+        assert_eq!(facts.matches("contacts k").count(), 1, "{facts}");
+    }
+
+    #[test]
+    fn what_is_asked_of_many_is_what_is_asked_of_each() {
+        let at_once = CANDIDATES_AT_ONCE.as_str();
+        let person = "    WHERE same.account_id = ANY";
+        assert!(at_once.contains(person) && at_once.contains("GROUP BY same.wxid"), "{at_once}");
+        assert!(at_once.contains("SELECT same.wxid, bool_or(") && !at_once.contains("= k.wxid\n) was"));
     }
 }
