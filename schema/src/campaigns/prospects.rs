@@ -1,13 +1,16 @@
 //! What a dry run must know of people who are in no plan yet, of the accounts that would write to them, and of what that
 //! would cost: many at a time, one statement per subject, nothing locked.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use bigdecimal::BigDecimal;
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{Array, BigInt, Integer, Nullable, Numeric, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{
+    Array, BigInt, Bool, Integer, Nullable, Numeric, Text, Timestamptz, Uuid as SqlUuid,
+};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
@@ -15,17 +18,36 @@ use super::enrollments::{CANDIDATES, Candidate};
 use super::facts::{FACTS, Facts};
 use crate::{Conn, Result};
 
-/// [`CANDIDATES`] for many at once: who knows the same people under other accounts is asked once for all of them, and not for each
-/// one account by account.
-static CANDIDATES_AT_ONCE: LazyLock<String> = LazyLock::new(|| {
-    CANDIDATES
-        .replace("LEFT JOIN LATERAL (\n    SELECT bool_or(", "LEFT JOIN (\n    SELECT same.wxid, bool_or(")
-        .replace(
-            "AND same.wxid = k.wxid\n) was ON true",
-            "AND same.wxid IN (SELECT p.wxid FROM contacts p WHERE p.id = ANY($2) AND p.organization_id = $1)
-    GROUP BY same.wxid\n) was ON was.wxid = k.wxid",
-        )
+/// [`CANDIDATES`] for many at once, and besides what plans those people have been in. Of each by itself that is looked up account by
+/// account; here it is asked once for all of them.
+static CANDIDATES_AT_ONCE: LazyLock<[String; 2]> = LazyLock::new(|| {
+    const BEFORE: &str = "LEFT JOIN LATERAL (\n    SELECT ";
+    const AFTER: &str = "\n      AND same.wxid = k.wxid\n) was ON true\n";
+    let ends = CANDIDATES.find(BEFORE).zip(CANDIDATES.find(AFTER)).filter(|(from, to)| from < to);
+    let Some((from, to)) = ends else { return [CANDIDATES.to_owned(), String::new()] };
+    let who = format!("{}{}", &CANDIDATES[..from], &CANDIDATES[to + AFTER.len()..])
+        .replace("COALESCE(was.in_plan, false)", "false")
+        .replace("COALESCE(was.in_other_plan, false)", "false")
+        .replace("COALESCE(was.times, 0)", "0::bigint")
+        .replace("was.ended_at", "NULL::timestamptz AS ended_at");
+    let was = &CANDIDATES[from + BEFORE.len()..to];
+    [who, format!("SELECT same.wxid, {was} AND same.wxid = ANY($2) GROUP BY same.wxid")]
 });
+
+/// What plans a person has been in, under any account.
+#[derive(QueryableByName)]
+struct Was {
+    #[diesel(sql_type = Text)]
+    wxid: String,
+    #[diesel(sql_type = Bool)]
+    in_plan: bool,
+    #[diesel(sql_type = Bool)]
+    in_other_plan: bool,
+    #[diesel(sql_type = BigInt)]
+    times: i64,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    ended_at: Option<DateTime<Utc>>,
+}
 
 /// Reads what decides whether a plan takes contacts of the organisation, as [`super::enrollments::look_at`] does for a page.
 pub async fn candidates(
@@ -35,14 +57,30 @@ pub async fn candidates(
     sop: Uuid,
     purpose: Option<&str>,
 ) -> Result<Vec<Candidate>> {
+    let [who, was] = &*CANDIDATES_AT_ONCE;
     // Planned each time, for as many as there are.
-    Ok(sql_query(CANDIDATES_AT_ONCE.as_str())
+    let mut candidates: Vec<Candidate> = sql_query(who.as_str())
         .bind::<SqlUuid, _>(organization)
         .bind::<Array<SqlUuid>, _>(contacts)
         .bind::<SqlUuid, _>(sop)
         .bind::<Nullable<Text>, _>(purpose)
         .load(conn)
-        .await?)
+        .await?;
+    let people: Vec<&str> = candidates.iter().map(|candidate| candidate.wxid.as_str()).collect();
+    let was: Vec<Was> = sql_query(was.as_str())
+        .bind::<SqlUuid, _>(organization)
+        .bind::<Array<Text>, _>(people)
+        .bind::<SqlUuid, _>(sop)
+        .load(conn)
+        .await?;
+    let was: HashMap<String, Was> = was.into_iter().map(|was| (was.wxid.clone(), was)).collect();
+    for candidate in &mut candidates {
+        if let Some(was) = was.get(&candidate.wxid) {
+            (candidate.in_plan, candidate.in_other_plan) = (was.in_plan, was.in_other_plan);
+            (candidate.times, candidate.ended_at) = (was.times, was.ended_at);
+        }
+    }
+    Ok(candidates)
 }
 
 /// What is known around somebody, were they in a plan.
@@ -267,9 +305,12 @@ mod tests {
 
     #[test]
     fn what_is_asked_of_many_is_what_is_asked_of_each() {
-        let at_once = CANDIDATES_AT_ONCE.as_str();
-        let person = "    WHERE same.account_id = ANY";
-        assert!(at_once.contains(person) && at_once.contains("GROUP BY same.wxid"), "{at_once}");
-        assert!(at_once.contains("SELECT same.wxid, bool_or(") && !at_once.contains("= k.wxid\n) was"));
+        let [who, was] = &*CANDIDATES_AT_ONCE;
+        assert!(!who.contains("was") && who.ends_with("ORDER BY k.id"), "{who}");
+        assert!(was.starts_with("SELECT same.wxid, bool_or(") && was.contains("ended_at"), "{was}");
+        assert!(
+            was.contains("o.organization_id = $1") && !was.contains("k.") && !was.contains("$4"),
+            "{was}"
+        );
     }
 }

@@ -12,6 +12,7 @@ use entropy_jobs::campaign::plan::Plans;
 use entropy_jobs::campaign::review::{self, Decision};
 use entropy_jobs::process::config::Ceilings;
 use entropy_schema::campaigns::{enrollments, plans, prospects};
+use entropy_schema::{Db, Profile};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -20,7 +21,9 @@ use super::scene::{end, send};
 
 /// Plays a plan in version 1, for these contacts or for those whom it is meant for.
 async fn played(scene: &Scene, plan: Uuid, contacts: Option<&[Uuid]>) -> Played {
-    let mut conn = scene.book.conn().await;
+    // With the settings under which people are answered.
+    let db = Db::new(scene.book.database.url(), 1, Profile::Api).expect("a pool");
+    let mut conn = db.conn().await.expect("a connection");
     let row = plans::get(&mut conn, scene.book.organization, plan).await.expect("an answer").expect("a plan");
     let text = Plans::default().of(&mut conn, plan, 1).await.expect("an answer").expect("a version");
     let question = Question {
@@ -425,6 +428,8 @@ async fn ten_thousand_people_over_twenty_accounts_are_rehearsed_in_seconds() {
             accounts[7],
         ))
         .await;
+    // Not in there, but looked for in every text that is another one for each.
+    minds(&scene, "稳赚", "block").await;
     let begun = Instant::now();
     let foreseen = played(&scene, plan, None).await;
     let (items, all) = foreseen.page(200, 200);
