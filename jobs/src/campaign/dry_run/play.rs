@@ -38,8 +38,8 @@ struct Cast {
     blocked: Vec<Item>,
     recipients: Vec<Recipient>,
     addressed: Vec<Addressed>,
-    /// The zones that they live in.
-    zones: Vec<Zone>,
+    /// The zones that they live in, each with the moment at which the plan begins there.
+    zones: Vec<(Zone, DateTime<Utc>)>,
     /// How their accounts stand.
     standings: HashMap<Uuid, caps::Standing>,
     /// The same for all of them.
@@ -74,8 +74,8 @@ impl Gathered {
             self.shift,
         );
         let house = situation::house_window(&self.house.campaign_from, &self.house.campaign_until);
-        let opening = |zone: &Zone| situation::opening(&self.plan, *zone, &house, &self.calendar);
-        let openings: Vec<_> = cast.zones.iter().map(opening).collect();
+        let opening = |zone| situation::opening(&self.plan, zone, &house, &self.calendar);
+        let openings: Vec<_> = cast.zones.iter().map(|(zone, _)| opening(*zone)).collect();
         let config = &self.plan.config;
         let played = rehearsal::rehearse(&rehearsal::Plan {
             now,
@@ -156,10 +156,11 @@ impl Gathered {
             cast.caps = Some(situation.caps());
             cast.standings.entry(known.enrollment.account_id).or_insert_with(|| situation.standing());
             let own = situation.zone();
-            let opening = cast.zones.iter().position(|other| *other == own).unwrap_or_else(|| {
-                cast.zones.push(own);
+            let opening = cast.zones.iter().position(|(other, _)| *other == own).unwrap_or_else(|| {
+                cast.zones.push((own, self.begins(own)));
                 cast.zones.len() - 1
             });
+            let (_, begins) = cast.zones[opening];
             let mut speech = cast.texts.get_or_init(|| Texts::of(&situation, &self.costs)).to(&situation);
             let unsayable = std::mem::take(&mut speech.unsayable);
             let had = known.had.as_ref();
@@ -169,7 +170,7 @@ impl Gathered {
                 id,
                 account: *account,
                 opening,
-                enters_at: self.enters_at(own).max(taken_until.unwrap_or(now)),
+                enters_at: begins.max(taken_until.unwrap_or(now)),
                 contact: caps::week(recent, today, zone),
                 contact_last: had.and_then(|had| had.last),
                 unanswered: had.map_or(0, |had| u32::try_from(had.unanswered).unwrap_or(u32::MAX)),
@@ -184,8 +185,8 @@ impl Gathered {
         cast
     }
 
-    /// Returns when the plan begins for somebody in a zone.
-    fn enters_at(&self, zone: Zone) -> DateTime<Utc> {
+    /// Returns when the plan begins for those who live in a zone.
+    fn begins(&self, zone: Zone) -> DateTime<Utc> {
         let now = self.house.now;
         let base = self.question.starts_at.unwrap_or(now).max(now);
         match &self.plan.config.trigger {
