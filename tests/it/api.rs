@@ -18,6 +18,7 @@ mod operations;
 mod outages;
 mod outcomes;
 mod plans;
+mod reviews;
 mod roles;
 mod runs;
 mod sending;

@@ -3,12 +3,15 @@
 //! It dies by `abort` in the middle of its traffic, is started again, and everything that was asked for must end as its
 //! semantics promise. Start reading at [`steps`], the list.
 
+mod audience;
 mod campaign;
 mod dialogue;
 mod document;
 mod kind;
+mod plan;
 mod steps;
 mod traffic;
+mod writing;
 
 use std::collections::{HashMap, VecDeque};
 use std::os::unix::process::ExitStatusExt;
@@ -23,7 +26,7 @@ use reqwest::Method;
 use serde_json::json;
 use uuid::Uuid;
 
-use self::steps::{After, DELIVERIES, Role, STEPS, Step};
+use self::steps::{After, DELIVERIES, Role, STEPS, Step, Under};
 use self::traffic::{SHAPE, Traffic};
 use crate::harness::load::{self, Load};
 use crate::harness::process::{ENTROPY, Process};
@@ -42,17 +45,6 @@ const RECOVERY: Duration = secs(90);
 /// Names a step, to look at that one alone.
 const ONLY: &str = "ENTROPY_CRASH_STEP";
 
-/// What is under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Under {
-    /// Jobs of one delivery semantics.
-    Jobs,
-    /// What customers wrote, and its answers.
-    Dialogue,
-    /// People on their way through a plan.
-    Campaign,
-}
-
 /// A step, and the semantics of the jobs that are under way.
 struct Case {
     step: &'static Step,
@@ -69,16 +61,14 @@ struct Survived {
 
 fn cases() -> Vec<Case> {
     let of = |step: &'static Step| {
-        let under = match () {
-            () if step.is_of_a_dialogue() => Under::Dialogue,
-            () if step.is_of_a_campaign() => Under::Campaign,
-            () => Under::Jobs,
-        };
+        let under = step.under();
         let plain = DELIVERIES.map(|delivery| Case { step, delivery, under });
         let message = |under| Case { step, delivery: Delivery::OnceOrAsk, under };
         let answer = step.is_of_an_answer().then(|| message(Under::Dialogue));
         let campaign = step.is_of_a_campaigns_message().then(|| message(Under::Campaign));
-        plain.into_iter().chain(answer).chain(campaign)
+        let text = step.is_of_a_campaigns_text();
+        let text = text.then_some(Case { step, delivery: Delivery::AtLeastOnce, under: Under::Writing });
+        plain.into_iter().chain(answer).chain(campaign).chain(text)
     };
     let mut cases: Vec<Case> = STEPS.iter().flat_map(of).collect();
     cases.retain(|case| case.step.after(case.delivery) != After::NotHere);
@@ -86,8 +76,9 @@ fn cases() -> Vec<Case> {
         cases.retain(|case| case.step.name == only);
         assert!(!cases.is_empty(), "{ONLY}: {only} is no step");
     }
-    // The longest first: those in which several workers have to die.
-    cases.sort_by_key(|case| std::cmp::Reverse(case.step.rescues(case.delivery).len()));
+    // The longest first: those in which several workers have to die, and those that wait for a call which nobody has on record.
+    let length = |case: &Case| (case.step.rescues(case.delivery).len(), case.step.waits_for_a_call());
+    cases.sort_by_key(|case| std::cmp::Reverse(length(case)));
     cases
 }
 
@@ -97,6 +88,8 @@ impl std::fmt::Display for Case {
             Under::Jobs => "",
             Under::Dialogue => " of a dialogue",
             Under::Campaign => " of a campaign",
+            Under::Audience => " of an audience",
+            Under::Writing => " of a campaign's text",
         };
         write!(f, "{} under {:?}{what}", self.step.name, self.delivery)
     }
@@ -150,7 +143,7 @@ fn table(survived: &[Survived], took: Duration) -> String {
         *cases += 1;
         *jobs += match one.case.under {
             Under::Dialogue => dialogue::CUSTOMERS,
-            Under::Campaign => campaign::PEOPLE,
+            Under::Campaign | Under::Audience | Under::Writing => plan::PEOPLE,
             Under::Jobs if one.case.step.role == Role::Scheduler => 1,
             Under::Jobs => traffic::JOBS,
         };
@@ -179,7 +172,7 @@ async fn survive(case: Case) -> Survived {
     let (deaths, open) = match step.name {
         "control.cancelled" => (1, cancel(&mut platform, step).await),
         "control.paused" => (1, pause(&mut platform, step).await),
-        _ if step.role == Role::Scheduler => (1, tick(&mut platform, step).await),
+        _ if step.role == Role::Scheduler && under == Under::Jobs => (1, tick(&mut platform, step).await),
         _ => {
             let mut traffic = match under {
                 // The one customer's job has to die twice.
@@ -188,8 +181,14 @@ async fn survive(case: Case) -> Survived {
                 }
                 Under::Dialogue => Traffic::prepare_dialogue(&platform, dialogue::CUSTOMERS).await,
                 Under::Campaign => Traffic::prepare_campaign(&platform).await,
+                Under::Audience => Traffic::prepare_audience(&platform).await,
+                Under::Writing => Traffic::prepare_writing(&platform).await,
                 Under::Jobs => Traffic::prepare(&platform, delivery).await,
             };
+            if under == Under::Audience && step.role == Role::Worker {
+                // For whom the plan's time comes.
+                start(&mut platform, Role::Scheduler, delivery, None);
+            }
             carry_out(&mut platform, &mut traffic, step, delivery).await
         }
     };
@@ -204,7 +203,7 @@ async fn carry_out(
     step: &Step,
     delivery: Delivery,
 ) -> (usize, usize) {
-    if step.role == Role::Api {
+    if step.role != Role::Worker {
         start(platform, Role::Worker, delivery, None);
         platform.ready().await;
     }

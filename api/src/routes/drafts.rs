@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
 use entropy_jobs::ai::deliver::{Delivery, deliver};
 use entropy_jobs::ai::text::split;
-use entropy_jobs::ai::words::{Action, Words};
+use entropy_jobs::ai::words::{Action, Words, normalize};
 use entropy_schema::drafts::{self, Draft, Filter};
 use entropy_schema::replies::{self, Chat, Turn};
 use entropy_schema::{Conn, settings};
@@ -321,7 +321,8 @@ async fn approve(
 /// Checks what a person wants to say instead.
 fn edited(text: &str) -> Result<String, ApiError> {
     let text = text.trim();
-    if text.is_empty() {
+    // What cannot be seen says nothing.
+    if normalize(text).is_empty() {
         return Err(ApiError::field("text", "blank", "must not be empty or blank"));
     }
     if has_controls(text) {

@@ -1,6 +1,7 @@
 //! The resources, one file each: their request and response types beside their handlers.
 
 mod account_ai;
+mod account_fields;
 mod account_health;
 mod account_limits;
 mod accounts;
@@ -36,6 +37,7 @@ mod prices;
 mod properties;
 mod queues;
 mod reports;
+mod schedule_lines;
 mod schedules;
 mod search;
 mod sends;

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
+use entropy_jobs::ai::words::normalize;
 use entropy_jobs::campaign::clock;
 use entropy_jobs::campaign::review::{self, Decision, Undecided};
 use entropy_schema::campaigns::steps::{self, Step};
@@ -144,8 +145,10 @@ impl SopReviews {
     ) -> Result<Json<CampaignTextView>, ApiError> {
         caller.require(Role::Agent)?;
         let text = body.0.text.trim();
-        if !(1..=LONGEST).contains(&text.chars().count()) || has_controls(text) {
-            let message = "must have 1 to 2000 characters, and no control characters but line breaks";
+        let says_nothing = normalize(text).is_empty();
+        if says_nothing || text.chars().count() > LONGEST || has_controls(text) {
+            let message =
+                "must say something in up to 2000 characters, without control characters but line breaks";
             return Err(ApiError::field("text", "bad_text", message));
         }
         let at = (enrollment_id.0, step_id.0.as_str());

@@ -2,11 +2,9 @@
 //!
 //! One transaction. The cost is booked whatever becomes of the answer. Whoever is second to conclude a run changes nothing.
 
-use std::time::Duration;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::AsyncConnection;
-use entropy_schema::ai_runs::{self, Run, RunEnd};
+use entropy_schema::ai_runs::{self, Run};
 use entropy_schema::alerts::{self, NewAlert, Severity};
 use entropy_schema::drafts::{self, NewDraft};
 use entropy_schema::replies::{self, Chat, Facts, Turn};
@@ -15,14 +13,14 @@ use entropy_schema::{Conn, Error};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::breaker;
 use super::deliver::{Delivery, deliver_at_once};
+use super::ending::{self, Ended, estimate, not_got_through, spent, wait_after};
 use super::port::{AiError, Answer, ErrorClass};
-use super::prepare::{MAX_MISSES, cancel, hand_off, missed, newer_message, snooze, taken_over};
+use super::prepare::{MAX_MISSES, cancel, hand_off, missed, newer_message, taken_over};
 use super::text;
 use super::usage;
 use super::words::Action;
-use crate::job::{Done, JobError};
+use crate::job::JobError;
 use crate::kinds::ai_reply::done;
 use crate::services::Context;
 use crate::spending;
@@ -30,17 +28,6 @@ use crate::step;
 
 /// How long a customer waits while calls do not get through, before a person is asked.
 const PATIENCE: TimeDelta = TimeDelta::minutes(2);
-
-/// The longest wait between two calls that do not get through.
-const MAX_BACKOFF: Duration = Duration::from_secs(15);
-
-/// What follows for the job.
-pub(crate) enum Ended {
-    /// It is over, or waits.
-    Over(Result<Done, JobError>),
-    /// The record is looked at once more: one more call may be allowed.
-    Again,
-}
 
 /// How turn and chat stand when a run has come to its end.
 struct Standing {
@@ -114,27 +101,10 @@ async fn answered_within(conn: &mut Conn, ctx: &Context, run: &Run, answer: &Ans
         (None, _, Some(facts)) if facts.suppressed => Verdict::Off("suppressed"),
         (None, ..) => Verdict::Off("ai_disabled"),
     };
-    let points = usage::points(&answer.nodes);
-    let failed = matches!(verdict, Verdict::Failed);
-    let node_error = answer.node_error.as_deref().map(|error| error.chars().take(1000).collect::<String>());
-    let end = RunEnd {
-        state: if failed { "failed" } else { "answered" },
-        error_class: failed.then_some(ErrorClass::Failed.as_str()),
-        error_code: failed.then_some("node_failed"),
-        error_message: node_error.as_deref(),
-        answer: Some(&answer.text),
-        outcome: verdict.outcome(),
-        points,
-    };
-    if !ai_runs::end(conn, run.id, &end).await? {
-        return Ok(Ended::Over(Err(JobError::Lost)));
-    }
-    let opened = if failed {
-        let error = failure(ErrorClass::Failed, "node_failed");
-        breaker::failed(conn, run.organization_id, run.account_id, &run.key_hash, &error).await?
-    } else {
-        breaker::succeeded(conn, run.account_id, &run.key_hash).await?;
-        None
+    let outcome = verdict.outcome();
+    let opened = match ending::answered(conn, run, answer, outcome).await? {
+        Ok(opened) => opened,
+        Err(lost) => return Ok(Ended::Over(Err(lost))),
     };
     // The rows of budgets are shared by all conversations: after the breakers, before the alerts.
     spending::book_run(conn, &spent(run), &usage::lines(&answer.nodes)).await?;
@@ -167,9 +137,7 @@ async fn answered_within(conn: &mut Conn, ctx: &Context, run: &Run, answer: &Ans
     if let Some(opened) = opened {
         opened.tell(conn).await?;
     }
-    if let Some(outcome) = end.outcome.or(failed.then_some("failed")) {
-        ctx.services.metrics.ai_runs.with_label_values(&[outcome]).inc();
-    }
+    ctx.services.metrics.ai_runs.with_label_values(&[outcome.unwrap_or("failed")]).inc();
     Ok(ended)
 }
 
@@ -328,19 +296,7 @@ async fn draft(
 /// Concludes a run that brought no answer.
 pub(crate) async fn failed(ctx: &Context, run: &Run, error: &AiError) -> Result<Ended, JobError> {
     if error.class == ErrorClass::Ambiguous {
-        // It stays at `calling`: the records are asked for it.
-        let mut conn = ctx.conn().await?;
-        ai_runs::note(&mut conn, run.id, error.class.as_str(), error.code, &error.message).await?;
-        let organization = run.organization_id;
-        conn.transaction(async |conn| {
-            let opened = breaker::failed(conn, organization, run.account_id, &run.key_hash, error).await?;
-            match opened {
-                Some(opened) => opened.tell(conn).await,
-                None => Ok(()),
-            }
-        })
-        .await?;
-        return Ok(Ended::Again);
+        return ending::unclear(ctx, run, error).await;
     }
     let mut conn = ctx.conn().await?;
     let ended = conn.transaction(async |conn| failed_within(conn, ctx, run, error).await).await?;
@@ -349,24 +305,11 @@ pub(crate) async fn failed(ctx: &Context, run: &Run, error: &AiError) -> Result<
 
 async fn failed_within(conn: &mut Conn, ctx: &Context, run: &Run, error: &AiError) -> Result<Ended, Error> {
     let standing = Standing::lock(conn, run).await?;
-    let end = RunEnd {
-        state: "failed",
-        error_class: Some(error.class.as_str()),
-        error_code: Some(error.code),
-        error_message: Some(&error.message),
-        ..RunEnd::default()
+    let opened = match ending::failed(conn, ctx, run, error, None).await? {
+        Ok(opened) => opened,
+        Err(lost) => return Ok(Ended::Over(Err(lost))),
     };
-    if !ai_runs::end(conn, run.id, &end).await? {
-        return Ok(Ended::Over(Err(JobError::Lost)));
-    }
-    let opened = breaker::failed(conn, run.organization_id, run.account_id, &run.key_hash, error).await?;
-    ctx.services.metrics.ai_runs.with_label_values(&["failed"]).inc();
-    if error.class == ErrorClass::Failed {
-        // It ran, and nobody says what that cost.
-        estimate(conn, run).await?;
-    } else {
-        spending::release(conn, run.organization_id, run.id).await?;
-    }
+    ending::pay_for_nothing(conn, run, error).await?;
     let ended = match &standing {
         Some(standing) if standing.unwanted(run).is_none() => match error.class {
             ErrorClass::Refused | ErrorClass::Quota => {
@@ -399,11 +342,9 @@ pub(crate) async fn lost(ctx: &Context, run: &Run) -> Result<Ended, JobError> {
     let ended = conn
         .transaction(async |conn| {
             let standing = Standing::lock(conn, run).await?;
-            let end = RunEnd { state: "unknown", ..RunEnd::default() };
-            if !ai_runs::end(conn, run.id, &end).await? {
-                return Ok(Ended::Over(Err(JobError::Lost)));
+            if let Err(lost) = ending::unknown(conn, ctx, run, None).await? {
+                return Ok(Ended::Over(Err(lost)));
             }
-            ctx.services.metrics.ai_runs.with_label_values(&["unknown"]).inc();
             estimate(conn, run).await?;
             let ended = match &standing {
                 Some(standing) if standing.unwanted(run).is_none() => again_or_hand_off(conn, run).await?,
@@ -413,24 +354,6 @@ pub(crate) async fn lost(ctx: &Context, run: &Run) -> Result<Ended, JobError> {
         })
         .await?;
     Ok(ended)
-}
-
-/// Writes the end of a run whose job has ended without one: it may have run, and nobody will look for its answer.
-pub(super) async fn given_up(conn: &mut Conn, run: &Run) -> Result<(), Error> {
-    let end = RunEnd { state: "unknown", outcome: Some("dropped"), ..RunEnd::default() };
-    if ai_runs::end(conn, run.id, &end).await? {
-        estimate(conn, run).await?;
-    }
-    Ok(())
-}
-
-/// Books what was reserved: nobody knows better.
-pub(crate) async fn estimate(conn: &mut Conn, run: &Run) -> Result<(), Error> {
-    let workflow = settings::workflow(conn, run.organization_id, run.workflow_id).await?;
-    match workflow {
-        Some(workflow) => spending::book_estimate(conn, &spent(run), &workflow.reserve_yuan).await,
-        None => spending::release(conn, run.organization_id, run.id).await,
-    }
 }
 
 /// Allows one more run, or asks a person. The end of this one is written already.
@@ -459,37 +382,4 @@ async fn wait_or_hand_off(
     }
     let note = "the AI provider could not be reached for two minutes; a person should answer this customer";
     Ok(Ended::Over(hand_off(conn, run.organization_id, run.conversation_id, "ai_unreachable", note).await?))
-}
-
-/// Returns how long to wait after a call that did not get through: as the provider asks, or twice as long each time.
-pub(crate) fn wait_after(error: &AiError, doublings: u32) -> Duration {
-    let backoff = Duration::from_secs(1 << doublings.min(4)).min(MAX_BACKOFF);
-    error.retry_after.unwrap_or(backoff).max(Duration::from_millis(200))
-}
-
-/// Puts a job off whose call did not get through.
-pub(crate) fn not_got_through(error: &AiError, wait: Duration) -> JobError {
-    let (code, note) = match error.class {
-        ErrorClass::Throttled => ("ai_rate_limited", "the AI provider asks for patience"),
-        _ => ("ai_unreachable", "the AI provider could not be reached"),
-    };
-    snooze(wait, code, note)
-}
-
-/// Says whose run it was, for the ledger.
-pub(crate) fn spent(run: &Run) -> spending::Run {
-    spending::Run {
-        run_id: run.id,
-        organization_id: run.organization_id,
-        account_id: run.account_id,
-        user_id: run.user_id,
-        conversation_id: run.conversation(),
-        sop_id: run.sop_id,
-        job_id: run.job_id,
-        occurred_at: run.started_at,
-    }
-}
-
-fn failure(class: ErrorClass, code: &'static str) -> AiError {
-    AiError { class, code, message: "a node of the workflow failed".to_owned(), retry_after: None }
 }

@@ -6,6 +6,7 @@ pub(crate) mod attachments;
 pub mod breaker;
 pub(crate) mod conclude;
 pub mod deliver;
+pub(crate) mod ending;
 pub mod endpoint;
 pub mod history;
 pub mod overdue;

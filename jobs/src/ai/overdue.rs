@@ -5,7 +5,7 @@ use diesel_async::AsyncConnection;
 use entropy_schema::abandoned::{self, Turn};
 use entropy_schema::{Conn, Db, Error, drafts, replies};
 
-use super::conclude;
+use super::ending;
 use super::prepare::hand_off;
 use crate::step;
 
@@ -34,7 +34,7 @@ pub async fn pass(db: &Db) -> entropy_schema::Result<()> {
         .await?;
     }
     for run in abandoned::runs(&mut conn, BATCH).await? {
-        conn.transaction(async |conn| conclude::given_up(conn, &run).await).await?;
+        conn.transaction(async |conn| ending::given_up(conn, &run).await).await?;
     }
     for turn in abandoned::turns(&mut conn, BATCH).await? {
         conn.transaction(async |conn| {

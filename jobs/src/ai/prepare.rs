@@ -4,7 +4,7 @@
 //! when the answer has come ([`conclude`](super::conclude)), and by the gate before each message.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use diesel_async::AsyncConnection;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::attachments::{self, Attached};
 use super::breaker;
 use super::history::{Question, question};
-use super::port::{App, Ask, Part};
+use super::port::{AiError, Answer, App, Ask, Part};
 use crate::conversation::mode;
 use crate::job::{Done, Failure, JobError, Scope, Snooze};
 use crate::kinds::ai_reply::{AiReply, Asked, done};
@@ -70,6 +70,26 @@ pub(crate) struct Call {
     pub(crate) app: App,
     /// What.
     pub(crate) ask: Ask,
+}
+
+impl Call {
+    /// Makes it. Nothing of the record is held meanwhile.
+    pub(crate) async fn make(&self, ctx: &Context) -> Result<Answer, AiError> {
+        let called = Instant::now();
+        let outcome = ctx.services.ai.ask(&self.app, &self.ask).await;
+        step!("ask.read");
+        tracing::info!(
+            run_id = %self.run.id,
+            campaign = self.run.sop_id.is_some(),
+            elapsed_ms = called.elapsed().as_millis() as u64,
+            outcome = outcome.as_ref().map_or_else(|error| error.class.as_str(), |_| "answered"),
+            "model called"
+        );
+        if let Err(error) = &outcome {
+            ctx.services.metrics.provider_errors.with_label_values(&["fastgpt", error.class.as_str()]).inc();
+        }
+        outcome
+    }
 }
 
 /// Looks at the record, and writes the run down that it allows.

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use diesel_async::AsyncConnection;
-use entropy_schema::ai_runs::{self, Run, RunEnd};
+use entropy_schema::ai_runs::{self, Run};
 use entropy_schema::settings::Workflow;
 use entropy_schema::{Error, clock, settings};
 
-use super::conclude::spent;
-use super::port::{Answer, App, ErrorClass, Found};
+use super::ending::{self, spent};
+use super::port::{Answer, App, Found};
 use super::prepare::{LATE, open_key, snooze};
 use super::usage;
 use crate::job::JobError;
@@ -113,17 +113,7 @@ pub(crate) async fn look_again(ctx: &Context, run: &Run) -> Result<Late, JobErro
 }
 
 async fn settle(ctx: &Context, run: &Run, answer: &Answer) -> Result<Late, JobError> {
-    let failed = answer.node_error.is_some();
-    let node_error = answer.node_error.as_deref().map(|error| error.chars().take(1000).collect::<String>());
-    let end = RunEnd {
-        state: if failed { "failed" } else { "answered" },
-        error_class: failed.then_some(ErrorClass::Failed.as_str()),
-        error_code: failed.then_some("node_failed"),
-        error_message: node_error.as_deref(),
-        answer: Some(&answer.text),
-        outcome: Some(LATE),
-        points: usage::points(&answer.nodes),
-    };
+    let end = ending::of_answer(answer, Some(LATE));
     let mut conn = ctx.conn().await?;
     let settled = conn
         .transaction(async |conn| {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use entropy_schema::campaigns::audience::{self, By, Wanted};
 use entropy_schema::campaigns::plans::Plan;
-use entropy_schema::campaigns::{enrollments, facts as house};
+use entropy_schema::campaigns::{candidates, facts as house};
 use entropy_schema::contacts::Contact;
 use entropy_schema::{Conn, Result};
 use serde_json::{Map, Value};
@@ -150,7 +150,7 @@ pub async fn blocked(
     let around = Around::new(plan, &house);
     let (mut blocked, mut taken) = (BTreeMap::new(), HashSet::new());
     for page in people.chunks(PAGE) {
-        for who in enrollments::look_at(conn, organization, page, sop, purpose).await? {
+        for who in candidates::look_at(conn, organization, page, sop, purpose).await? {
             let reason = match around.admits(&who, Period::default()) {
                 Err(reason) => reason,
                 // Another account of ours knows the same person.

@@ -6,7 +6,8 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, TimeDelta, Timelike, Utc};
-use entropy_schema::campaigns::enrollments::{self, Candidate, Enrollment};
+use entropy_schema::campaigns::candidates::{self, Candidate};
+use entropy_schema::campaigns::enrollments::{self, Enrollment};
 use entropy_schema::campaigns::facts::{self, House};
 use entropy_schema::{Conn, Result};
 use serde_json::{Map, Value};
@@ -65,7 +66,7 @@ pub async fn enroll(
     let Some(first) = running.iter().find(|plan| plan.id == sop) else { return Ok(None) };
     let Some(plan) = plans.of(conn, sop, first.version).await? else { return Ok(None) };
     let purpose = plan.config.audience.consent.purpose.as_deref();
-    let candidates = enrollments::candidates(conn, organization, contacts, sop, purpose).await?;
+    let candidates = candidates::lock(conn, organization, contacts, sop, purpose).await?;
     let Some(locked) = facts::lock_running(conn, organization, sop).await? else { return Ok(None) };
     if locked.version != first.version {
         // Another version was approved at this moment; whoever asked asks again.
@@ -78,7 +79,7 @@ pub async fn enroll(
     let people: Vec<&str> =
         candidates.iter().filter(|who| who.kind != "group").map(|who| who.wxid.as_str()).collect();
     let mut taken: HashSet<String> =
-        enrollments::people_in(conn, organization, sop, &people).await?.into_iter().collect();
+        candidates::people_in(conn, organization, sop, &people).await?.into_iter().collect();
     let (mut rows, mut refused) = (Vec::new(), Vec::new());
     for candidate in &candidates {
         let elsewhere = !locked.account_ids.is_empty() && !locked.account_ids.contains(&candidate.account_id);

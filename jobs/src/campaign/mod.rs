@@ -26,6 +26,7 @@
 //! | [`gate`] | the last look before a message leaves |
 //! | [`dispatch`] | from what is due to jobs |
 //! | [`dry_run`] | a plan played before it runs |
+//! | [`overdue`] | people whose step waits for a job that has ended |
 //! | [`enroll`] | who is brought in |
 //! | [`events`] | what happens to contacts, as campaigns hear of it |
 //! | [`why`] | why somebody was not written to, in words |
@@ -45,6 +46,7 @@ pub mod events;
 pub mod gate;
 pub mod life;
 pub mod material;
+pub mod overdue;
 pub mod plan;
 pub mod review;
 pub mod rules;

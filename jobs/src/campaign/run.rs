@@ -25,6 +25,7 @@ use crate::kinds::sop_enroll::SopEnroll;
 use crate::process::telemetry::new_trace_id;
 use crate::services::Context;
 use crate::sop::config::period::Period;
+use crate::step;
 
 /// People brought in by one transaction.
 const PAGE: i64 = 1000;
@@ -127,12 +128,18 @@ pub async fn carry_on(ctx: &Context, run: Uuid) -> Result<Went> {
     while begun.elapsed() < AT_ONCE && !ctx.stop.is_cancelled() {
         let mut conn = ctx.conn().await?;
         match conn.transaction(async |conn| page(conn, ctx, run).await).await? {
-            Page::Next => again = 0,
+            Page::Next => {
+                step!("run.committed");
+                again = 0;
+            }
             Page::Again if again == AGAIN => {
                 return Err(Error::Unavailable("the plan runs and takes nobody in".to_owned()));
             }
             Page::Again => again += 1,
-            Page::Rests(run) => return Ok(Went::Rests(run)),
+            Page::Rests(run) => {
+                step!("run.ended");
+                return Ok(Went::Rests(run));
+            }
             Page::Stopped => {
                 end(&mut conn, ctx.organization_id, run, "stopped").await?;
             }
@@ -179,6 +186,7 @@ async fn page(conn: &mut Conn, ctx: &Context, id: Uuid) -> Result<Page> {
     let enrolled = run.enrolled.saturating_add(i32::try_from(done.enrolled.len()).unwrap_or(i32::MAX));
     let refused = add_up(&run.refused, &done.refused);
     runs::save(conn, &Run { enrolled, refused, ..run }).await?;
+    step!("run.paged");
     Ok(Page::Next)
 }
 
@@ -206,6 +214,7 @@ async fn freeze(conn: &mut Conn, ctx: &Context, run: Run) -> Result<Page> {
         }
     };
     runs::save(conn, &run).await?;
+    step!("run.frozen");
     Ok(if run.finished_at.is_some() { Page::Rests(Some(Box::new(run))) } else { Page::Next })
 }
 

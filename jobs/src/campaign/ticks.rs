@@ -11,6 +11,7 @@ use super::plan::Plans;
 use super::run::{self, Begins};
 use super::trigger;
 use crate::sop::config::trigger::Trigger;
+use crate::step;
 
 /// Plans of one transaction.
 const BATCH: i64 = 100;
@@ -28,6 +29,10 @@ pub async fn pass(db: &Db, known: &Plans) -> Result<usize> {
         match conn.transaction(async |conn| fire(conn, known).await).await {
             // A job ended at this very moment whose key was looked at.
             Err(Error::Query(diesel::result::Error::RollbackTransaction)) => {}
+            Ok(made) if made > 0 => {
+                step!("tick.committed");
+                return Ok(made);
+            }
             done => return done,
         }
     }
@@ -38,6 +43,9 @@ async fn fire(conn: &mut Conn, known: &Plans) -> Result<usize> {
     let mut made = 0;
     for due in plans::take_due(conn, BATCH).await? {
         made += usize::from(fire_one(conn, known, due).await?);
+    }
+    if made > 0 {
+        step!("tick.written");
     }
     Ok(made)
 }

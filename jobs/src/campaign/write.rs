@@ -25,14 +25,6 @@ use crate::job::{Done, JobError};
 use crate::kinds::sop_write::SopWrite;
 use crate::services::Context;
 
-/// What follows for the job.
-pub(crate) enum Ended {
-    /// It is over, or waits.
-    Over(Result<Done, JobError>),
-    /// The record is looked at once more.
-    Again,
-}
-
 /// Makes the job that has the text of a step written at which an enrollment stands. There is one at a time per step.
 pub(super) fn job(ctx: &Context, enrollment: &Enrollment) -> NewJob {
     let args = SopWrite {

@@ -5,19 +5,19 @@
 //! in a second transaction what became of the run, books its cost, and enqueues the messages if they are still wanted.
 //! Whoever finds a run at `calling` later knows that it may have run, looks for its answer, and never simply asks again.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::ai::conclude::{self, Ended};
-use crate::ai::prepare::{self, Call, Prepared};
+use crate::ai::conclude;
+use crate::ai::ending::Ended;
+use crate::ai::prepare::{self, Prepared};
 use crate::ai::reconcile;
 use crate::job::{Done, Job, JobError};
 use crate::lifecycle::Delivery;
 use crate::services::Context;
-use crate::step;
 
 /// One turn to be answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +68,10 @@ impl Job for AiReply {
         for _ in 0..MAX_CALLS {
             let ended = match prepare::prepare(ctx, self).await? {
                 Prepared::Over(end) => return end,
-                Prepared::Call(call) => ask(ctx, &call).await?,
+                Prepared::Call(call) => match call.make(ctx).await {
+                    Ok(answer) => conclude::answered(ctx, &call.run, answer).await?,
+                    Err(error) => conclude::failed(ctx, &call.run, &error).await?,
+                },
                 Prepared::LookUp(run) => match reconcile::look_up(ctx, &run).await? {
                     reconcile::Looked::Found(answer) => conclude::answered(ctx, &run, *answer).await?,
                     reconcile::Looked::Wait(snooze) => return Err(snooze),
@@ -81,26 +84,6 @@ impl Job for AiReply {
             }
         }
         Err(prepare::snooze(Duration::from_secs(5), "not_ready", "the model is asked again in a moment"))
-    }
-}
-
-/// Makes the call. Nothing of the record is held meanwhile.
-async fn ask(ctx: &Context, call: &Call) -> Result<Ended, JobError> {
-    let called = Instant::now();
-    let outcome = ctx.services.ai.ask(&call.app, &call.ask).await;
-    step!("ask.read");
-    tracing::info!(
-        run_id = %call.run.id,
-        elapsed_ms = called.elapsed().as_millis() as u64,
-        outcome = outcome.as_ref().map_or_else(|error| error.class.as_str(), |_| "answered"),
-        "model called"
-    );
-    match outcome {
-        Ok(answer) => conclude::answered(ctx, &call.run, answer).await,
-        Err(error) => {
-            ctx.services.metrics.provider_errors.with_label_values(&["fastgpt", error.class.as_str()]).inc();
-            conclude::failed(ctx, &call.run, &error).await
-        }
     }
 }
 

@@ -28,6 +28,8 @@ impl Job for SopEnroll {
     const QUEUE: &'static str = "sop";
     const DELIVERY: Delivery = Delivery::AtLeastOnce;
     const MAX_ATTEMPTS: i16 = 20;
+    // A long run lives through many processes, and what it has done stays done: what kills them is hardly its page.
+    const QUARANTINE_AFTER: i16 = 10;
     const TIMEOUT: Duration = Duration::from_secs(120);
 
     async fn run(&self, ctx: &Context) -> Result<Done, JobError> {

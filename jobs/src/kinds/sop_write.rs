@@ -4,14 +4,15 @@
 //! meanwhile, and what it wrote stands in the step's row before there is any job that sends it. Whoever finds a run at `calling`
 //! looks for its answer, and never simply asks again.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::ai::prepare::{Call, Prepared, snooze};
+use crate::ai::ending::Ended;
+use crate::ai::prepare::{Prepared, snooze};
 use crate::ai::reconcile;
-use crate::campaign::write::{self, Ended};
+use crate::campaign::write;
 use crate::job::{Done, Job, JobError};
 use crate::lifecycle::Delivery;
 use crate::services::Context;
@@ -50,7 +51,10 @@ impl Job for SopWrite {
         for _ in 0..MOST_LOOKS {
             let ended = match write::prepare(ctx, self).await? {
                 Prepared::Over(end) => return end,
-                Prepared::Call(call) => ask(ctx, self, &call).await?,
+                Prepared::Call(call) => match call.make(ctx).await {
+                    Ok(answer) => write::answered(ctx, self, &call.run, &answer).await?,
+                    Err(error) => write::failed(ctx, self, &call.run, &error).await?,
+                },
                 Prepared::LookUp(run) => match reconcile::look_up(ctx, &run).await? {
                     reconcile::Looked::Found(answer) => write::answered(ctx, self, &run, &answer).await?,
                     reconcile::Looked::Wait(snooze) => return Err(snooze),
@@ -63,24 +67,5 @@ impl Job for SopWrite {
             }
         }
         Err(snooze(Duration::from_secs(5), "not_ready", "the model is asked again in a moment"))
-    }
-}
-
-/// Makes the call. Nothing of the record is held meanwhile.
-async fn ask(ctx: &Context, job: &SopWrite, call: &Call) -> Result<Ended, JobError> {
-    let called = Instant::now();
-    let outcome = ctx.services.ai.ask(&call.app, &call.ask).await;
-    tracing::info!(
-        run_id = %call.run.id,
-        elapsed_ms = called.elapsed().as_millis() as u64,
-        outcome = outcome.as_ref().map_or_else(|error| error.class.as_str(), |_| "answered"),
-        "model called for a campaign"
-    );
-    match outcome {
-        Ok(answer) => write::answered(ctx, job, &call.run, &answer).await,
-        Err(error) => {
-            ctx.services.metrics.provider_errors.with_label_values(&["fastgpt", error.class.as_str()]).inc();
-            write::failed(ctx, job, &call.run, &error).await
-        }
     }
 }

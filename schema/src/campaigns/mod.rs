@@ -5,6 +5,7 @@
 
 pub mod audience;
 pub mod calendars;
+pub mod candidates;
 pub mod clock;
 pub mod consents;
 pub mod enrollments;

@@ -14,7 +14,7 @@ use diesel::sql_types::{
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use super::enrollments::{CANDIDATES, Candidate};
+use super::candidates::{CANDIDATES, Candidate};
 use super::facts::{FACTS, Facts};
 use crate::{Conn, Result};
 
@@ -49,7 +49,7 @@ struct Was {
     ended_at: Option<DateTime<Utc>>,
 }
 
-/// Reads what decides whether a plan takes contacts of the organisation, as [`super::enrollments::look_at`] does for a page.
+/// Reads what decides whether a plan takes contacts of the organisation, as [`super::candidates::look_at`] does for a page.
 pub async fn candidates(
     conn: &mut Conn,
     organization: Uuid,

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{Bool, Nullable, Text, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Bool, Nullable, Text, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
@@ -242,4 +242,26 @@ pub async fn send_job(conn: &mut Conn, job: Uuid) -> Result<Option<SendJob>> {
     .get_result(conn)
     .await
     .optional()?)
+}
+
+/// Has those looked at now whose step waits for a job that has ended without a word: it died, or a person called it off. Returns
+/// how many they are, up to `limit`.
+pub async fn wake_abandoned(conn: &mut Conn, limit: i64) -> Result<usize> {
+    Ok(sql_query(
+        "WITH waiting AS MATERIALIZED ( \
+             SELECT s.enrollment_id, s.step_id, s.job_id FROM sop_steps s \
+             WHERE s.state = 'due' AND s.job_id IS NOT NULL \
+         ), abandoned AS MATERIALIZED ( \
+             SELECT e.id FROM waiting w JOIN sop_enrollments e ON e.id = w.enrollment_id AND e.step_id = w.step_id \
+             WHERE NOT EXISTS (SELECT FROM jobs j WHERE j.id = w.job_id AND j.final_state IS NULL) \
+               AND e.finished_at IS NULL AND e.state = 'waiting' AND e.wait_code IN ('sending', 'writing') \
+               AND e.due_at > (SELECT campaign_now()) \
+             ORDER BY e.id LIMIT $1 FOR UPDATE OF e SKIP LOCKED \
+         ) \
+         UPDATE sop_enrollments SET due_at = campaign_now() FROM abandoned WHERE sop_enrollments.id = abandoned.id",
+    )
+    .bind::<BigInt, _>(limit)
+    .cached()
+    .execute(conn)
+    .await?)
 }

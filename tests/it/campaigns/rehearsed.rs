@@ -11,7 +11,7 @@ use entropy_jobs::campaign::dry_run::{self, Played, Question};
 use entropy_jobs::campaign::plan::Plans;
 use entropy_jobs::campaign::review::{self, Decision};
 use entropy_jobs::process::config::Ceilings;
-use entropy_schema::campaigns::{enrollments, plans, prospects};
+use entropy_schema::campaigns::{candidates, plans, prospects};
 use entropy_schema::{Db, Profile};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -381,10 +381,10 @@ async fn of_many_at_once_the_same_is_read_as_of_those_who_are_enrolled() {
     scene.settles().await;
     let mut conn = scene.book.conn().await;
     let organization = scene.book.organization;
-    let page = enrollments::look_at(&mut conn, organization, &everybody, plan, None).await.expect("a page");
+    let page = candidates::look_at(&mut conn, organization, &everybody, plan, None).await.expect("a page");
     let all = prospects::candidates(&mut conn, organization, &everybody, plan, None).await.expect("all");
     assert_eq!(format!("{all:?}"), format!("{page:?}"));
-    let stands = |who: &enrollments::Candidate| (who.in_plan, who.in_other_plan, who.times);
+    let stands = |who: &candidates::Candidate| (who.in_plan, who.in_other_plan, who.times);
     let expected = [(false, true, 0), (false, false, 1), (false, false, 0)];
     assert_eq!(all.iter().map(stands).collect::<Vec<_>>(), expected.map(|one| [one; 2]).concat());
 }

@@ -240,6 +240,20 @@ impl Scene {
         assert!(self.book.finish(end).await);
     }
 
+    /// Ends a job that was handed out as one that is dead: processes have died under it.
+    pub(super) async fn dies(&self, delivery: Dispatched) {
+        let worker = Uuid::now_v7();
+        let claimed = self.book.claim(&[delivery], worker).await.remove(0);
+        let error = json!({ "code": "quarantined", "message": "two processes have died under it" });
+        let end = Finish {
+            outcome: Some("dead"),
+            becomes: Becomes::Final("dead"),
+            error: Some(error),
+            ..end_of(&claimed, worker)
+        };
+        assert!(self.book.finish(end).await);
+    }
+
     /// Carries out an attempt, and returns its end.
     pub(super) async fn attempt(&self, claimed: &Claimed, worker: Uuid) -> Finish {
         let context = self.context(claimed.job_id, claimed.attempt, worker);

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use diesel_async::AsyncConnection;
 use entropy_jobs::ai::port::{AiClient, AiError, Answer, App, Ask, ErrorClass, Found, Part};
+use entropy_jobs::campaign::overdue;
 use entropy_jobs::campaign::review::{self, Decision, Undecided};
 use entropy_jobs::secret::Secret;
 use entropy_jobs::vault::Vault;
@@ -269,6 +270,58 @@ async fn a_lost_answer_is_looked_up_and_the_model_is_not_asked_twice() {
     scene.settles().await;
     assert_eq!(scene.words(), [format!("{DISCLOSURE}\n找到了的回答")]);
     assert_eq!(model.questions().len(), 1);
+    scene.book.assert_sound().await;
+}
+
+#[tokio::test]
+async fn people_whose_job_died_are_looked_at_by_the_next_sweep() {
+    let (scene, model) = set().await;
+    let plans = [
+        scene.plan(written(json!({}))).await,
+        scene.plan(json!([send("first", "周六有课", json!("over")), end("over", "已完成")])).await,
+    ];
+    let mut lost = Vec::new();
+    for (n, plan) in plans.into_iter().enumerate() {
+        let contact = scene.friend(&format!("wxid_{n}")).await;
+        scene.enroll(plan, &[contact]).await;
+        // Its step makes the job that dies.
+        for job in scene.hand_out().await {
+            scene.run(job).await;
+        }
+        lost.extend(scene.hand_out().await);
+    }
+    overdue::pass(&scene.book.db).await.expect("a pass");
+    let waiting = scene.standing().await;
+    assert_eq!(
+        waiting,
+        ["waiting first 11-23 10:10 writing", "waiting first 11-23 10:10 sending"],
+        "they wait for jobs that live"
+    );
+    assert_eq!(lost.len(), 2);
+    for job in lost {
+        scene.dies(job).await;
+    }
+    scene.settles().await;
+    assert_eq!(scene.standing().await, waiting, "nobody has told them");
+    let paused = "UPDATE sop_enrollments SET state = 'paused' WHERE contact_id = (SELECT id FROM contacts WHERE wxid = 'wxid_1')";
+    scene.book.run(paused).await;
+    for _ in 0..2 {
+        overdue::pass(&scene.book.db).await.expect("a pass");
+    }
+    scene.settles().await;
+    let standing = scene.standing().await;
+    assert_eq!(
+        standing,
+        ["completed over 已完成", "paused first 11-23 10:10 sending"],
+        "who is paused rests"
+    );
+    scene.book.run("UPDATE sop_enrollments SET state = 'waiting' WHERE state = 'paused'").await;
+    overdue::pass(&scene.book.db).await.expect("a pass");
+    scene.settles().await;
+    assert_eq!(scene.standing().await, ["completed over 已完成", "completed over 已完成"]);
+    assert_eq!(scene.words(), ["您好，有问题随时找我。"]);
+    assert_eq!(scene.steps().await, ["first sent", "over done", "first failed quarantined", "over done"]);
+    assert_eq!(model.questions().len(), 0);
     scene.book.assert_sound().await;
 }
 

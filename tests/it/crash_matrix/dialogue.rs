@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use entropy_schema::Db;
 use serde_json::json;
 
 use crate::harness::client::{Account, Client};
@@ -15,6 +16,9 @@ pub(super) const CUSTOMERS: usize = 3;
 /// How long one customer may have to wait: for a lease, and for a call whose end is lost and that nobody has on record.
 const ANSWERED: Duration = secs(120);
 
+/// What the model says.
+pub(super) const ANSWER: &str = "好的，马上为您处理。";
+
 /// What a run costs, and what one is taken to have cost of which nobody knows, in yuan.
 const COST: &str = "0.002";
 const RESERVE: &str = "0.01";
@@ -24,7 +28,7 @@ pub(super) struct Dialogue {
     client: Client,
     account: Account,
     sandbox: Sandbox,
-    db: entropy_schema::Db,
+    db: Db,
     callbacks: String,
     customers: usize,
 }
@@ -33,26 +37,7 @@ impl Dialogue {
     pub(super) async fn prepare(platform: &Platform, customers: usize) -> Dialogue {
         let client = platform.register().await;
         let account = client.account(600, 0).await;
-        let price = json!({
-            "model": "sandbox-chat", "effective_from": "2026-01-01T00:00:00Z",
-            "input_per_1k": "0.001", "output_per_1k": "0.001"
-        });
-        client.post("/model-prices", price).await.expect(201);
-        let workflow = json!({
-            "alias": "客服", "api_key": "fastgpt-matrix", "app_id": "appmatrix", "reserve_yuan": RESERVE,
-            "requests_per_minute": 6000, "timeout_ms": 2000
-        });
-        client.post("/ai-workflows", workflow).await.expect(201);
-        let debounce = json!({"quiet_ms": 100, "max_ms": 1000, "max_messages": 10});
-        let ai = json!({"enabled": true, "workflow": "客服", "debounce": debounce, "disclosure": ""});
-        client.put(&format!("/wechat-accounts/{}/ai", account.id), ai).await.expect(200);
-        let budget = json!({"scope": "organization", "period": "month", "limit_yuan": "1000"});
-        client.put("/budgets", budget).await.expect(200);
-        let script = json!({
-            "answer": "好的，马上为您处理。", "preset": "plain", "model": "sandbox-chat", "input_tokens": 1500,
-            "output_tokens": 500, "times": 0
-        });
-        platform.sandbox.tell("/_sandbox/fastgpt/scripts", &script).await;
+        prepare_model(platform, &client, &account).await;
         let callbacks = format!("{}/callbacks/gewe/{CALLBACK_SECRET}", platform.base(0));
         let (sandbox, db) = (platform.sandbox.again(), platform.db.clone());
         Dialogue { client, account, sandbox, db, callbacks, customers }
@@ -118,7 +103,7 @@ impl Dialogue {
             "{said} were received, {answered} are recorded"
         );
 
-        self.assert_booked().await;
+        assert_booked(&self.db).await;
         assert!(
             self.client.all("/jobs?kind=handle_callback").await.iter().all(|job| job["state"] == "completed")
         );
@@ -126,27 +111,51 @@ impl Dialogue {
         usize::try_from(unknown + handed_off).expect("a count")
     }
 
-    /// Every call of the model is in the ledger once, as what it cost or as an estimate, and the budget agrees with it.
-    async fn assert_booked(&self) {
-        let amiss = format!(
-            "SELECT count(*) AS n FROM ai_runs r CROSS JOIN LATERAL (SELECT sum(l.calculated_cost) AS cost, \
-                 bool_or(l.estimated) AS estimated FROM cost_ledgers l WHERE l.run_id = r.id) l \
-             WHERE CASE r.state WHEN 'answered' THEN l.cost IS DISTINCT FROM {COST} OR l.estimated \
-                 WHEN 'unknown' THEN l.cost IS DISTINCT FROM {RESERVE} OR NOT l.estimated ELSE true END"
-        );
-        assert_eq!(self.number(&amiss).await, 0, "every run is booked, and once");
-        assert_eq!(
-            self.number("SELECT count(*) AS n FROM budget_reservations").await,
-            0,
-            "nothing stays reserved"
-        );
-        let agrees = "SELECT count(*) AS n FROM (SELECT coalesce(sum(spent_yuan), 0) AS spent, \
-                 coalesce(sum(reserved_yuan), 0) AS reserved FROM budget_periods) p \
-            WHERE p.reserved = 0 AND p.spent = (SELECT coalesce(sum(calculated_cost), 0) FROM cost_ledgers)";
-        assert_eq!(self.number(agrees).await, 1, "the budget says what the ledger says");
-    }
-
     async fn number(&self, statement: &str) -> i64 {
         book::number(&self.db, statement).await
     }
+}
+
+/// Sets a model up that answers for an account, and may be asked by its campaigns.
+pub(super) async fn prepare_model(platform: &Platform, client: &Client, account: &Account) {
+    let price = json!({
+        "model": "sandbox-chat", "effective_from": "2026-01-01T00:00:00Z",
+        "input_per_1k": "0.001", "output_per_1k": "0.001"
+    });
+    client.post("/model-prices", price).await.expect(201);
+    let workflow = json!({
+        "alias": "客服", "api_key": "fastgpt-matrix", "app_id": "appmatrix", "reserve_yuan": RESERVE,
+        "requests_per_minute": 6000, "timeout_ms": 2000
+    });
+    client.post("/ai-workflows", workflow).await.expect(201);
+    let debounce = json!({"quiet_ms": 100, "max_ms": 1000, "max_messages": 10});
+    let ai = json!({"enabled": true, "workflow": "客服", "debounce": debounce, "disclosure": ""});
+    client.put(&format!("/wechat-accounts/{}/ai", account.id), ai).await.expect(200);
+    let budget = json!({"scope": "organization", "period": "month", "limit_yuan": "1000"});
+    client.put("/budgets", budget).await.expect(200);
+    let script = json!({
+        "answer": ANSWER, "preset": "plain", "model": "sandbox-chat", "input_tokens": 1500,
+        "output_tokens": 500, "times": 0
+    });
+    platform.sandbox.tell("/_sandbox/fastgpt/scripts", &script).await;
+}
+
+/// Every call of the model is in the ledger once, as what it cost or as an estimate, and the budget agrees with it.
+pub(super) async fn assert_booked(db: &Db) {
+    let amiss = format!(
+        "SELECT count(*) AS n FROM ai_runs r CROSS JOIN LATERAL (SELECT sum(l.calculated_cost) AS cost, \
+             bool_or(l.estimated) AS estimated FROM cost_ledgers l WHERE l.run_id = r.id) l \
+         WHERE CASE r.state WHEN 'answered' THEN l.cost IS DISTINCT FROM {COST} OR l.estimated \
+             WHEN 'unknown' THEN l.cost IS DISTINCT FROM {RESERVE} OR NOT l.estimated ELSE true END"
+    );
+    assert_eq!(book::number(db, &amiss).await, 0, "every run is booked, and once");
+    assert_eq!(
+        book::number(db, "SELECT count(*) AS n FROM budget_reservations").await,
+        0,
+        "nothing stays reserved"
+    );
+    let agrees = "SELECT count(*) AS n FROM (SELECT coalesce(sum(spent_yuan), 0) AS spent, \
+             coalesce(sum(reserved_yuan), 0) AS reserved FROM budget_periods) p \
+        WHERE p.reserved = 0 AND p.spent = (SELECT coalesce(sum(calculated_cost), 0) FROM cost_ledgers)";
+    assert_eq!(book::number(db, agrees).await, 1, "the budget says what the ledger says");
 }

@@ -22,6 +22,21 @@ impl Role {
     }
 }
 
+/// What is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Under {
+    /// Jobs of one delivery semantics.
+    Jobs,
+    /// What customers wrote, and its answers.
+    Dialogue,
+    /// People on their way through a plan.
+    Campaign,
+    /// A plan that takes in whom it is meant for.
+    Audience,
+    /// Texts of a plan that a model writes.
+    Writing,
+}
+
 /// What may have become of the job that was under way. Every other job is carried out, once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
@@ -98,15 +113,20 @@ impl Step {
         }
     }
 
-    /// Tells whether what is under way is an event of the provider, or the answer to what a customer wrote.
-    pub(super) fn is_of_a_dialogue(&self) -> bool {
-        let part = self.name.split('.').next().unwrap_or_default();
-        matches!(part, "intake" | "event" | "reply" | "ask" | "overdue")
+    /// Returns what is under way when a process dies here.
+    pub(super) fn under(&self) -> Under {
+        match self.name.split('.').next().unwrap_or_default() {
+            "intake" | "event" | "reply" | "ask" | "overdue" => Under::Dialogue,
+            "sop" => Under::Campaign,
+            "tick" | "run" => Under::Audience,
+            "write" => Under::Writing,
+            _ => Under::Jobs,
+        }
     }
 
-    /// Tells whether what is under way are people on their way through a plan.
-    pub(super) fn is_of_a_campaign(&self) -> bool {
-        self.name.starts_with("sop.")
+    /// Tells whether a death here is also tried while a model writes a campaign's text: its answer is lost with the process.
+    pub(super) fn is_of_a_campaigns_text(&self) -> bool {
+        self.name == "ask.read"
     }
 
     /// Tells whether a death here is also tried with a campaign's message under way: nobody can know of it, or it was sent.
@@ -117,6 +137,11 @@ impl Step {
     /// Tells whether a death here is also tried with an answer under way: one for each way in which a send may stand.
     pub(super) fn is_of_an_answer(&self) -> bool {
         matches!(self.name, "gate.written" | "gate.committed" | "send.answered" | "send.recorded")
+    }
+
+    /// Tells whether a death here leaves a call of the model that was never made: it is waited for as long as it could take.
+    pub(super) fn waits_for_a_call(&self) -> bool {
+        matches!(self.name, "reply.committed" | "ask.handed_over" | "write.committed")
     }
 
     /// Returns the steps at which other workers have to die first, so that there is something to rescue.
@@ -204,6 +229,17 @@ pub(super) const STEPS: &[Step] = &[
     step("sop.advanced",         Worker,    3, [NotHere,     Kept,          NotHere]),
     step("sop.settled",          Worker,    2, [Open,        NotHere,       NotHere]),
     step("sop.heard",            Worker,    1, [NotHere,     Kept,          NotHere]),
+    // A plan takes in by itself whom it is meant for.
+    step("tick.written",         Scheduler, 1, [NotHere,     Kept,          NotHere]),
+    step("tick.committed",       Scheduler, 1, [NotHere,     Kept,          NotHere]),
+    step("run.frozen",           Worker,    1, [NotHere,     Kept,          NotHere]),
+    step("run.paged",            Worker,    1, [NotHere,     Kept,          NotHere]),
+    step("run.committed",        Worker,    2, [NotHere,     Kept,          NotHere]),
+    step("run.ended",            Worker,    1, [NotHere,     Kept,          NotHere]),
+    // A model writes a campaign's text.
+    step("write.committed",      Worker,    2, [NotHere,     Kept,          NotHere]),
+    step("write.written",        Worker,    2, [NotHere,     Kept,          NotHere]),
+    step("write.concluded",      Worker,    2, [NotHere,     Kept,          NotHere]),
 ];
 
 #[test]

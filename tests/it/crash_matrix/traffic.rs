@@ -14,9 +14,11 @@ use reqwest::Method;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::audience::Audience;
 use super::campaign::Campaign;
 use super::dialogue::Dialogue;
 use super::kind::{self, Effect};
+use super::writing::Writing;
 use crate::harness::client::Account;
 use crate::harness::load::{Load, Shape};
 use crate::harness::{Client, Platform, eventually, secs};
@@ -47,6 +49,10 @@ pub(super) enum Traffic {
     Dialogue(Box<Dialogue>),
     /// Steps of a campaign, which are `at_least_once`, and their messages.
     Campaign(Box<Campaign>),
+    /// The run of a plan, which is `at_least_once`.
+    Audience(Box<Audience>),
+    /// Texts that a model writes, which is `at_least_once`.
+    Writing(Box<Writing>),
 }
 
 impl Traffic {
@@ -69,6 +75,16 @@ impl Traffic {
         Traffic::Campaign(Box::new(Campaign::prepare(platform).await))
     }
 
+    /// The same for those whom a plan takes in by itself.
+    pub(super) async fn prepare_audience(platform: &Platform) -> Traffic {
+        Traffic::Audience(Box::new(Audience::prepare(platform).await))
+    }
+
+    /// The same for people whose texts a model writes.
+    pub(super) async fn prepare_writing(platform: &Platform) -> Traffic {
+        Traffic::Writing(Box::new(Writing::prepare(platform).await))
+    }
+
     /// Enqueues all of it, for as long as it takes. The API may die meanwhile.
     pub(super) async fn enqueue(&mut self) {
         match self {
@@ -77,6 +93,8 @@ impl Traffic {
             Traffic::Effects(effects) => effects.enqueue().await,
             Traffic::Dialogue(dialogue) => dialogue.enqueue().await,
             Traffic::Campaign(campaign) => campaign.enqueue().await,
+            Traffic::Audience(audience) => audience.enqueue().await,
+            Traffic::Writing(writing) => writing.enqueue().await,
         }
     }
 
@@ -91,6 +109,14 @@ impl Traffic {
             Traffic::Effects(effects) => effects.assert_kept(platform).await,
             Traffic::Dialogue(dialogue) => dialogue.assert_kept(platform).await,
             Traffic::Campaign(campaign) => campaign.assert_kept(platform).await,
+            Traffic::Audience(audience) => {
+                audience.assert_kept(platform).await;
+                0
+            }
+            Traffic::Writing(writing) => {
+                writing.assert_kept(platform).await;
+                0
+            }
         }
     }
 }

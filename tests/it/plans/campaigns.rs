@@ -87,6 +87,7 @@ async fn statements_of_campaigns_walk_their_indexes_over_a_million_people() {
     assert_eq!(taken.len(), 500);
 
     // Carrying somebody on, and what happens to them meanwhile.
+    seen.watch("jobs that ended without a word", async |conn| steps::wake_abandoned(conn, 500).await).await;
     let enrollment = seen.watch("lock", async |conn| enrollments::lock(conn, ENROLLMENT).await).await;
     let enrollment = enrollment.expect("an enrollment");
     assert!(seen.watch("facts", async |conn| facts::of(conn, ENROLLMENT).await).await.is_some());

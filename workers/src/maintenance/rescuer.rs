@@ -97,6 +97,9 @@ impl Rescuer {
                 if let Err(error) = entropy_jobs::ai::overdue::pass(&self.services.db).await {
                     tracing::warn!(%error, "overdue answers not handed off yet");
                 }
+                if let Err(error) = entropy_jobs::campaign::overdue::pass(&self.services.db).await {
+                    tracing::warn!(%error, "people of campaigns whose job has ended are not looked at yet");
+                }
             }
         }
     }

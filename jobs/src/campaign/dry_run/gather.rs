@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use entropy_schema::campaigns::enrollments::{Candidate, Enrollment};
+use entropy_schema::campaigns::candidates::Candidate;
+use entropy_schema::campaigns::enrollments::Enrollment;
 use entropy_schema::campaigns::facts::{self as stored, Facts, House};
 use entropy_schema::campaigns::plans;
 use entropy_schema::campaigns::prospects::{self, Calls, Had, Sender};

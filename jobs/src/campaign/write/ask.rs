@@ -30,6 +30,7 @@ use crate::sop::config::step::{AiSend, Step};
 use crate::sop::spread::order;
 use crate::sop::template;
 use crate::spending::{self, Reserved, Spender};
+use crate::step;
 
 /// What was said last, for the model: so many messages.
 const RECENT: i64 = 10;
@@ -43,7 +44,11 @@ const MOST_RUNS: i64 = 3;
 /// Looks at the record, and writes the run down that it allows.
 pub(crate) async fn prepare(ctx: &Context, job: &SopWrite) -> Result<Prepared, JobError> {
     let mut conn = ctx.conn().await?;
-    Ok(conn.transaction(async |conn| within(conn, ctx, job).await).await?)
+    let prepared = conn.transaction(async |conn| within(conn, ctx, job).await).await?;
+    if let Prepared::Call(_) = prepared {
+        step!("write.committed");
+    }
+    Ok(prepared)
 }
 
 async fn within(conn: &mut Conn, ctx: &Context, job: &SopWrite) -> Result<Prepared, Error> {

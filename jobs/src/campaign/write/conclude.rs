@@ -1,7 +1,7 @@
 //! After the call: what became of the run, what it cost, and what the step says now.
 
 use diesel_async::AsyncConnection;
-use entropy_schema::ai_runs::{self, Run, RunEnd};
+use entropy_schema::ai_runs::{self, Run};
 use entropy_schema::campaigns::enrollments::Enrollment;
 use entropy_schema::campaigns::facts::{self, Facts};
 use entropy_schema::campaigns::steps;
@@ -9,9 +9,8 @@ use entropy_schema::settings::{self, AccountAi};
 use entropy_schema::{Conn, Error};
 use serde_json::json;
 
-use super::{AtHand, Ended, fallen_back, passed_by};
-use crate::ai::breaker;
-use crate::ai::conclude::{estimate, not_got_through, spent, wait_after};
+use super::{AtHand, fallen_back, passed_by};
+use crate::ai::ending::{self, Ended, estimate, not_got_through, spent, wait_after};
 use crate::ai::port::{AiError, Answer, ErrorClass};
 use crate::ai::prepare::cancel;
 use crate::ai::text;
@@ -25,6 +24,7 @@ use crate::kinds::sop_write::SopWrite;
 use crate::services::Context;
 use crate::sop::config::step::Step;
 use crate::spending;
+use crate::step;
 
 /// Calls of one job that do not get through.
 const MOST_TRIES: usize = 3;
@@ -37,7 +37,15 @@ pub(crate) async fn answered(
     answer: &Answer,
 ) -> Result<Ended, JobError> {
     let mut conn = ctx.conn().await?;
-    Ok(conn.transaction(async |conn| answered_within(conn, ctx, job, run, answer).await).await?)
+    let ended = conn
+        .transaction(async |conn| {
+            let ended = answered_within(conn, ctx, job, run, answer).await?;
+            step!("write.written");
+            Ok::<_, Error>(ended)
+        })
+        .await?;
+    step!("write.concluded");
+    Ok(ended)
 }
 
 async fn answered_within(
@@ -48,31 +56,14 @@ async fn answered_within(
     answer: &Answer,
 ) -> Result<Ended, Error> {
     let at_hand = AtHand::lock(conn, ctx, job).await?;
-    let failed = answer.node_error.is_some();
     let found = match at_hand {
         Some(at_hand) => judge(conn, ctx, at_hand, answer).await?,
         None => Found::PassedBy,
     };
-    let node_error = answer.node_error.as_deref().map(|error| error.chars().take(1000).collect::<String>());
-    let end = RunEnd {
-        state: if failed { "failed" } else { "answered" },
-        error_class: failed.then_some(ErrorClass::Failed.as_str()),
-        error_code: failed.then_some("node_failed"),
-        error_message: node_error.as_deref(),
-        answer: Some(&answer.text),
-        outcome: Some(found.outcome()),
-        points: usage::points(&answer.nodes),
-    };
-    if !ai_runs::end(conn, run.id, &end).await? {
-        return Ok(Ended::Over(Err(JobError::Lost)));
-    }
-    let opened = if failed {
-        let message = "a node of the workflow failed".to_owned();
-        let error = AiError { class: ErrorClass::Failed, code: "node_failed", message, retry_after: None };
-        breaker::failed(conn, run.organization_id, run.account_id, &run.key_hash, &error).await?
-    } else {
-        breaker::succeeded(conn, run.account_id, &run.key_hash).await?;
-        None
+    let outcome = found.outcome();
+    let opened = match ending::answered(conn, run, answer, Some(outcome)).await? {
+        Ok(opened) => opened,
+        Err(lost) => return Ok(Ended::Over(Err(lost))),
     };
     let ended = found.write(conn, run).await?;
     // The rows of budgets are shared by the whole organisation: they come last but the alerts.
@@ -80,9 +71,7 @@ async fn answered_within(
     if let Some(opened) = opened {
         opened.tell(conn).await?;
     }
-    if let Some(outcome) = end.outcome {
-        ctx.services.metrics.ai_runs.with_label_values(&[outcome]).inc();
-    }
+    ctx.services.metrics.ai_runs.with_label_values(&[outcome]).inc();
     Ok(Ended::Over(ended))
 }
 
@@ -190,6 +179,9 @@ pub(crate) async fn failed(
     run: &Run,
     error: &AiError,
 ) -> Result<Ended, JobError> {
+    if error.class == ErrorClass::Ambiguous {
+        return ending::unclear(ctx, run, error).await;
+    }
     let mut conn = ctx.conn().await?;
     let ended = conn.transaction(async |conn| failed_within(conn, ctx, job, run, error).await).await?;
     Ok(ended)
@@ -202,17 +194,7 @@ async fn failed_within(
     run: &Run,
     error: &AiError,
 ) -> Result<Ended, Error> {
-    let organization = run.organization_id;
     let at_hand = AtHand::lock(conn, ctx, job).await?;
-    if error.class == ErrorClass::Ambiguous {
-        // It stays at `calling`: the records are asked for it.
-        ai_runs::note(conn, run.id, error.class.as_str(), error.code, &error.message).await?;
-        let opened = breaker::failed(conn, organization, run.account_id, &run.key_hash, error).await?;
-        if let Some(opened) = opened {
-            opened.tell(conn).await?;
-        }
-        return Ok(Ended::Again);
-    }
     let tries = ai_runs::of_job(conn, run.turn_id, run.job_id).await?.len();
     let retries = matches!(error.class, ErrorClass::NotRun | ErrorClass::Throttled) && tries < MOST_TRIES;
     let outcome = match (&at_hand, retries) {
@@ -220,19 +202,10 @@ async fn failed_within(
         (Some(_), true) => None,
         (Some(_), false) => Some("fallback"),
     };
-    let end = RunEnd {
-        state: "failed",
-        error_class: Some(error.class.as_str()),
-        error_code: Some(error.code),
-        error_message: Some(&error.message),
-        outcome,
-        ..RunEnd::default()
+    let opened = match ending::failed(conn, ctx, run, error, outcome).await? {
+        Ok(opened) => opened,
+        Err(lost) => return Ok(Ended::Over(Err(lost))),
     };
-    if !ai_runs::end(conn, run.id, &end).await? {
-        return Ok(Ended::Over(Err(JobError::Lost)));
-    }
-    ctx.services.metrics.ai_runs.with_label_values(&["failed"]).inc();
-    let opened = breaker::failed(conn, organization, run.account_id, &run.key_hash, error).await?;
     let ended = match at_hand {
         None => Err(passed_by()),
         Some(_) if retries => {
@@ -244,12 +217,7 @@ async fn failed_within(
             Ok(fallen_back(Some(run.id), error.code))
         }
     };
-    if error.class == ErrorClass::Failed {
-        // It ran, and nobody says what that cost.
-        estimate(conn, run).await?;
-    } else {
-        spending::release(conn, organization, run.id).await?;
-    }
+    ending::pay_for_nothing(conn, run, error).await?;
     if let Some(opened) = opened {
         opened.tell(conn).await?;
     }
@@ -263,11 +231,9 @@ pub(crate) async fn lost(ctx: &Context, job: &SopWrite, run: &Run) -> Result<End
         .transaction(async |conn| {
             let at_hand = AtHand::lock(conn, ctx, job).await?;
             let outcome = if at_hand.is_some() { "fallback" } else { "dropped" };
-            let end = RunEnd { state: "unknown", outcome: Some(outcome), ..RunEnd::default() };
-            if !ai_runs::end(conn, run.id, &end).await? {
-                return Ok(Ended::Over(Err(JobError::Lost)));
+            if let Err(lost) = ending::unknown(conn, ctx, run, Some(outcome)).await? {
+                return Ok(Ended::Over(Err(lost)));
             }
-            ctx.services.metrics.ai_runs.with_label_values(&["unknown"]).inc();
             let ended = match at_hand {
                 Some(at_hand) => {
                     at_hand.fall_back(conn, "answer_lost").await?;
