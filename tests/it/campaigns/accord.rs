@@ -20,7 +20,7 @@ use self::figures::{Course, day, is_open};
 use self::stage::{Stage, TEXTS};
 use crate::harness::{Platform, chaos, secs};
 
-/// How large it is.
+/// How large it is. There is room on the last days: one message more or less on the days before does not make another one.
 struct Size {
     people: usize,
     accounts: usize,
@@ -39,12 +39,12 @@ struct Size {
 
 /// Beside everything else that is tested.
 const SHORT: Size = Size {
-    people: 300,
+    people: 240,
     accounts: 6,
     unruly: 1,
     messages: 2,
-    per_account: 40,
-    strangers: 20,
+    per_account: 30,
+    strangers: 14,
     workers: 3,
     kill_every: Duration::from_millis(1500),
     patience: secs(240),
@@ -129,7 +129,8 @@ async fn a_campaign_goes_as_it_was_rehearsed_while_workers_are_killed() {
                 (failed, _) = (failed + 1, went_wrong.insert(step.contact_id));
                 assert_eq!(times, 0, "{step:?}");
             }
-            _ => assert_eq!(times, 0, "{step:?}"),
+            "canceled" | "skipped" => assert_eq!(times, 0, "{step:?}"),
+            _ => panic!("nobody is on the way any more: {step:?}"),
         }
     }
     assert!(heard.is_empty(), "nothing that is not on record: {heard:?}");
@@ -140,7 +141,8 @@ async fn a_campaign_goes_as_it_was_rehearsed_while_workers_are_killed() {
         let at = step.sent_at.expect("a time");
         assert!(is_open(at), "{step:?}");
         *of_contact.entry((step.contact_id, day(at))).or_insert(0) += 1;
-        if stage.is_stranger(step.contact_id) {
+        // Whoever answers makes room for somebody else.
+        if stage.is_stranger(step.contact_id) && stage.is_ruly(step.account_id) {
             *of_strangers.entry((step.account_id, day(at))).or_insert(0) += 1;
         }
     }
@@ -172,7 +174,7 @@ async fn a_campaign_goes_as_it_was_rehearsed_while_workers_are_killed() {
     assert!(replied > 0 && opted_out > 0, "{written} have written");
 
     // As it was rehearsed.
-    let same = course.compare(&foreseen, &stage, &went_wrong);
+    let same = course.compare(&foreseen, &stage, bottleneck, &went_wrong);
     let (said, ended) = (rehearsed.ends_at.expect("an end"), course.ends_at());
     let share =
         (ended - said).num_milliseconds().abs() as f64 * 100.0 / (said - begins).num_milliseconds() as f64;
@@ -180,7 +182,7 @@ async fn a_campaign_goes_as_it_was_rehearsed_while_workers_are_killed() {
         "accord: {} people over {} accounts, {} messages rehearsed in {took:.1?}; end foreseen {said:.0?}, real {ended:.0?} \
          ({share:.2} % off); {} of {} days of accounts the same, {} messages on another day, {} at most\n\
          {kills} workers killed in {lasted:.0?}; {} messages sent, {unknown} unknown, {failed} failed; {replied} people answered, \
-         {opted_out} opted out\n",
+         {opted_out} opted out; of the new account {}\n",
         size.people,
         size.accounts,
         rehearsed.messages,
@@ -189,12 +191,12 @@ async fn a_campaign_goes_as_it_was_rehearsed_while_workers_are_killed() {
         same.moved,
         same.most,
         course.by_day().values().sum::<u32>(),
+        same.of_new,
     ));
     assert!(share <= 2.0, "foreseen {said}, ended {ended}");
     assert_eq!(course.last_account(), bottleneck);
-    // Whose job met a death is behind the others, and who is lost twice leaves a place: few, of many.
-    let off = u32::try_from(failed).expect("few") + same.messages / 100;
-    assert!(same.moved <= 2 * off && same.most <= 2 + off / 4, "{same:?}");
-    assert!(failed * 100 <= course.steps.len(), "{failed} messages failed");
+    // Whose step met a death comes behind the others, and where a cap is full by then, on another day, as does what follows.
+    assert!(same.moved * 20 <= same.messages && same.most <= 3.max(size.per_account / 10), "{same:?}");
+    assert!(failed * 50 <= course.steps.len(), "{failed} messages failed");
     assert!(kills > 3);
 }

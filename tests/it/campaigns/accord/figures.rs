@@ -69,6 +69,8 @@ pub(super) struct Same {
     pub(super) most: u32,
     /// All that were foreseen.
     pub(super) messages: u32,
+    /// Of one account, day by day.
+    pub(super) of_new: String,
 }
 
 impl Course {
@@ -108,8 +110,15 @@ impl Course {
         left.max_by_key(|step| step.sent_at).expect("a message")
     }
 
-    /// Compares the accounts whose people do as was foreseen. Everybody gets all of it; `went_wrong`: but these.
-    pub(super) fn compare(&self, foreseen: &Foreseen, stage: &Stage, went_wrong: &BTreeSet<Uuid>) -> Same {
+    /// Compares the accounts whose people do as was foreseen, and tells of one of them day by day. Everybody gets all of it;
+    /// `went_wrong`: but these.
+    pub(super) fn compare(
+        &self,
+        foreseen: &Foreseen,
+        stage: &Stage,
+        one: Uuid,
+        went_wrong: &BTreeSet<Uuid>,
+    ) -> Same {
         let mut by_contact: BTreeMap<Uuid, u32> = BTreeMap::new();
         for step in self.steps.iter().filter(|step| step.left()) {
             *by_contact.entry(step.contact_id).or_default() += 1;
@@ -129,7 +138,11 @@ impl Course {
         let mut same = Same::default();
         for on in days {
             let foreseen = foreseen.by_day.get(on).copied().unwrap_or_default();
-            let off = foreseen.abs_diff(by_day.get(on).copied().unwrap_or_default());
+            let sent = by_day.get(on).copied().unwrap_or_default();
+            let off = foreseen.abs_diff(sent);
+            if on.0 == one {
+                same.of_new += &format!(" {sent}/{foreseen}");
+            }
             same.of += 1;
             same.days += usize::from(off == 0);
             same.moved += off;
