@@ -284,8 +284,9 @@ pub async fn facts(
                  (SELECT s.nickname FROM contacts s WHERE s.account_id = c.account_id AND s.wxid = $3), '') AS name, \
              c.disclosed_at IS NOT NULL AND EXISTS (SELECT FROM turns t WHERE t.conversation_id = c.id \
                  AND t.answered_at >= c.disclosed_at) \
-                 OR EXISTS (SELECT FROM sop_steps s WHERE s.contact_id = c.contact_id AND s.sent_at IS NOT NULL \
-                     AND s.state = 'sent' AND s.run_id IS NOT NULL AND s.fallback_code IS NULL) AS disclosed, \
+                 OR EXISTS (SELECT FROM (SELECT s.state, s.run_id, s.fallback_code FROM sop_steps s \
+                     WHERE s.contact_id = c.contact_id AND s.sent_at IS NOT NULL OFFSET 0) s \
+                     WHERE s.state = 'sent' AND s.run_id IS NOT NULL AND s.fallback_code IS NULL) AS disclosed, \
              EXISTS (SELECT FROM stops x WHERE x.organization_id = c.organization_id AND x.scope = 'ai') AS ai_stopped \
          FROM conversations c JOIN wechat_accounts a ON a.id = c.account_id \
              LEFT JOIN contacts k ON k.id = c.contact_id \

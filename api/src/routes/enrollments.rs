@@ -306,7 +306,7 @@ impl SopEnrollments {
         let row = enrollments::get(&mut conn, organization, enrollment_id.0).await?;
         let row = row.filter(|row| row.sop_id == id.0).ok_or_else(enrollment_not_found)?;
         conn.transaction(async |conn| {
-            if enrollments::end(conn, organization, Whose::Enrollment(row.id), "canceled").await? > 0 {
+            if enrollments::end(conn, organization, Whose::Enrollment(row.id), "canceled").await?.ended > 0 {
                 Note::new("sop.remove", "sop_enrollment", row.id)
                     .before(json!({"contact_id": row.contact_id, "step_id": row.step_id}))
                     .write(conn, &caller, &origin)

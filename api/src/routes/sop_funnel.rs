@@ -184,9 +184,11 @@ fn counted(people: &[People], steps: &[Steps], unknown: i64, by: By) -> Funnel {
     }
 }
 
+/// Returns what people wait for who are on their way, in the word that the list of enrollments has for it.
 fn waits(row: &People) -> Option<String> {
-    let code = row.wait_code.as_ref().or(row.reason.as_ref()).unwrap_or(&row.state);
-    row.living.then(|| code.clone())
+    let over = matches!(row.state.as_str(), "completed" | "exited" | "failed");
+    let code = row.reason.as_ref().or(row.wait_code.as_ref()).unwrap_or(&row.state);
+    (!over).then(|| code.clone())
 }
 
 impl Numbers {
@@ -196,9 +198,9 @@ impl Numbers {
         let reason = row.reason.as_deref();
         self.enrolled += people;
         self.messages += row.messages;
-        self.sent += of(row.sent);
-        self.replied += of(row.replied);
-        self.goal += of(row.goal);
+        self.sent += row.sent;
+        self.replied += row.replied;
+        self.goal += row.goal;
         self.opted_out += of(reason == Some("opted_out"));
         self.failed += of(row.state == "failed" || reason == Some("send_failures"));
         self.completed += of(row.state == "completed");
@@ -214,7 +216,8 @@ impl StepNumbers {
     /// People who stand at the step, or ended there.
     fn stands(&mut self, row: &People) {
         let people = row.people;
-        let ended = |reason: &str| if row.reason.as_deref() == Some(reason) { people } else { 0 };
+        let over = row.state == "exited";
+        let ended = |reason: &str| if over && row.reason.as_deref() == Some(reason) { people } else { 0 };
         self.replied += ended("replied");
         self.goal += ended("goal");
         self.opted_out += ended("opted_out");
@@ -252,11 +255,10 @@ mod tests {
             state: state.to_owned(),
             reason: reason.map(str::to_owned),
             wait_code: wait_code.map(str::to_owned),
-            living: matches!(state, "pending" | "active" | "waiting" | "paused"),
-            sent: state != "pending",
-            replied: reason == Some("replied"),
-            goal: false,
             people,
+            sent: if state == "pending" { 0 } else { people },
+            replied: if reason == Some("replied") { people } else { 0 },
+            goal: 0,
             messages: people * 2,
         }
     }
@@ -266,7 +268,7 @@ mod tests {
         let rows = [
             people("pending", None, Some("begins"), 5),
             people("waiting", None, Some("window"), 4),
-            people("paused", Some("replied"), None, 1),
+            people("paused", Some("replied"), Some("paused"), 1),
             people("completed", None, None, 7),
             people("exited", Some("replied"), None, 3),
             people("exited", Some("opted_out"), None, 2),
@@ -291,9 +293,12 @@ mod tests {
         let waiting: Vec<(&str, i64)> = funnel.waiting.iter().map(|(code, n)| (code.as_str(), *n)).collect();
         assert_eq!(waiting, [("begins", 5), ("replied", 1), ("window", 4)]);
         assert_eq!(funnel.exited.values().sum::<i64>(), 6);
+        let of = |counts: &BTreeMap<String, i64>| counts.values().sum::<i64>();
+        let parts = funnel.completed + of(&funnel.exited) + of(&funnel.waiting) + funnel.failed;
+        assert_eq!(parts - funnel.exited["send_failures"], funnel.enrolled);
         assert_eq!(funnel.arms["ab.a"].enrolled, 24);
         let step = &funnel.steps[0];
         assert_eq!((step.reached, step.sent, step.unknown, step.skipped["late"]), (16, 9, 1, 2));
-        assert_eq!((step.replied, step.opted_out, step.waiting["window"]), (4, 2, 4));
+        assert_eq!((step.replied, step.opted_out, step.waiting["window"]), (3, 2, 4));
     }
 }

@@ -202,7 +202,7 @@ impl SopLife {
         // A commit each: whoever is being written to just now is not held up by a hundred thousand others.
         for _ in 0..SLICES {
             let whose = Whose::Plan(id.0, SLICE);
-            if enrollments::end(&mut conn, caller.organization_id, whose, "canceled").await? < SLICE {
+            if enrollments::end(&mut conn, caller.organization_id, whose, "canceled").await?.seen < SLICE {
                 break;
             }
         }

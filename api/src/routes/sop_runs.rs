@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use diesel_async::AsyncConnection;
-use entropy_jobs::campaign::audience::{self, Audience};
+use entropy_jobs::campaign::audience::{self, Audience, Extent};
 use entropy_jobs::campaign::life::{self, Action};
 use entropy_jobs::campaign::plan;
 use entropy_jobs::campaign::run::{self, Begins};
@@ -248,8 +248,9 @@ impl SopRuns {
                 }
                 materials_open(conn, &plan, &origin).await?;
                 if audience::is_taken_at_once(&config) {
-                    let people = checked_audience(conn, &plan, config.clone(), expected).await?;
-                    if let (Trigger::Manual {}, Some(version)) = (&config.trigger, plan.version) {
+                    names_somebody(&plan, &config, expected)?;
+                    let read = bare(&plan, config.clone());
+                    let extent = if let (Trigger::Manual {}, Some(version)) = (&config.trigger, plan.version) {
                         let begins = Begins {
                             organization: plan.organization_id,
                             sop: plan.id,
@@ -258,8 +259,11 @@ impl SopRuns {
                             fire_at: moment,
                             by: Some(caller.id),
                         };
-                        run::begin(conn, begins, &people, moment).await?;
-                    }
+                        run::begin(conn, begins, &plan, &read, moment).await?
+                    } else {
+                        audience::of(conn, &plan, &read).await?.into()
+                    };
+                    as_expected(extent, expected)?;
                 }
                 plan.status = next.as_str().to_owned();
                 plan.next_trigger_at = trigger::next_at(&config, moment);
@@ -360,30 +364,29 @@ fn draft(plan: &Plan) -> Result<WorkflowConfig, ApiError> {
     })
 }
 
-/// Returns whom a plan that starts is meant for, if that is what somebody has looked at.
-async fn checked_audience(
-    conn: &mut Conn,
-    plan: &Plan,
-    config: WorkflowConfig,
-    expected: Option<u32>,
-) -> Result<Vec<Uuid>, ApiError> {
-    if !audience::names_somebody(plan, &config) && expected != Some(0) {
-        let detail = "The plan names nobody: no targets, no filter. Name somebody; have a manager set `everyone`; or start it \
-            with `expected_count` 0, and bring people in one by one.";
-        return Err(ApiError::conflict("no_targets", detail));
+/// Refuses to start a plan that names nobody, unless somebody says so.
+fn names_somebody(plan: &Plan, config: &WorkflowConfig, expected: Option<u32>) -> Result<(), ApiError> {
+    if audience::names_somebody(plan, config) || expected == Some(0) {
+        return Ok(());
     }
-    let people = match audience::of(conn, plan, &bare(plan, config)).await? {
-        Audience::People(people) => people,
-        Audience::TooMany { count, most } => return Err(too_large(count, most)),
+    let detail = "The plan names nobody: no targets, no filter. Name somebody; have a manager set `everyone`; or start it \
+        with `expected_count` 0, and bring people in one by one.";
+    Err(ApiError::conflict("no_targets", detail))
+}
+
+/// Refuses to start a plan that is not meant for about as many people as somebody has looked at.
+fn as_expected(extent: Extent, expected: Option<u32>) -> Result<(), ApiError> {
+    let count = match extent {
+        Extent::People(count) => count,
+        Extent::TooMany { count, most } => return Err(too_large(count, most)),
     };
-    if let Some(expected) = expected.filter(|expected| is_far_from(people.len(), *expected)) {
+    if let Some(expected) = expected.filter(|expected| is_far_from(count, *expected)) {
         let detail = format!(
-            "The plan is meant for {} people now, and {expected} were expected. Look at its audience again.",
-            people.len()
+            "The plan is meant for {count} people now, and {expected} were expected. Look at its audience again."
         );
         return Err(ApiError::conflict("audience_changed", detail));
     }
-    Ok(people)
+    Ok(())
 }
 
 /// Tells whether a number is off by more than a tenth.

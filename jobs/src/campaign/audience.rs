@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use entropy_schema::campaigns::audience::{self, By, Wanted};
 use entropy_schema::campaigns::plans::Plan;
-use entropy_schema::campaigns::{candidates, facts as house};
+use entropy_schema::campaigns::{candidates, facts as house, runs};
 use entropy_schema::contacts::Contact;
 use entropy_schema::{Conn, Result};
 use serde_json::{Map, Value};
@@ -52,6 +52,29 @@ impl Audience {
     }
 }
 
+/// How many people an audience has, or that it has too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// So many.
+    People(usize),
+    /// More than the plan allows.
+    TooMany {
+        /// How many there are. Of more than [`MOST`], that it is more.
+        count: usize,
+        /// How many there may be.
+        most: u32,
+    },
+}
+
+impl From<Audience> for Extent {
+    fn from(audience: Audience) -> Extent {
+        match audience {
+            Audience::People(people) => Extent::People(people.len()),
+            Audience::TooMany { count, most } => Extent::TooMany { count, most },
+        }
+    }
+}
+
 /// Tells whether a plan names anybody: by targets, by a filter, or by saying that it means everyone.
 pub fn names_somebody(plan: &Plan, config: &WorkflowConfig) -> bool {
     plan.everyone || !plan.target_ids.is_empty() || config.audience.filter.is_some()
@@ -70,24 +93,9 @@ pub async fn of(conn: &mut Conn, plan: &Plan, read: &plan::Plan) -> Result<Audie
     if !names_somebody(plan, config) {
         return Ok(Audience::People(Vec::new()));
     }
-    let ids: Vec<Uuid> = plan.target_ids.iter().filter_map(|id| id.parse().ok()).collect();
-    let by = match plan.target_type.as_str() {
-        _ if plan.target_ids.is_empty() => By::All,
-        "tag" => By::Tags(&plan.target_ids),
-        _ => By::Ids(&ids),
-    };
+    let ids = target_ids(plan);
     let filter = config.audience.filter.as_ref();
-    let wanted = Wanted {
-        organization: plan.organization_id,
-        kind: match config.audience.kind {
-            AudienceKind::Friend => "friend",
-            AudienceKind::Group => "group",
-        },
-        by,
-        accounts: &plan.account_ids,
-        for_filter: filter.is_some(),
-        for_text: filter.is_some_and(asks_for_text),
-    };
+    let wanted = wanted(plan, config, &ids);
     let house = house::house(conn, plan.organization_id).await?;
     let around = Around::new(read, &house);
     let (mut people, mut seen) = (Vec::new(), 0_i64);
@@ -110,12 +118,61 @@ pub async fn of(conn: &mut Conn, plan: &Plan, read: &plan::Plan) -> Result<Audie
         }
     })
     .await?;
-    let most = config.audience.max_size.map_or(MOST, |size| size.min(MOST));
-    let count = people.len();
+    let (most, count) = (most(config), people.len());
     if seen < most_seen && u32::try_from(count).is_ok_and(|count| count <= most) {
         return Ok(Audience::People(people));
     }
     Ok(Audience::TooMany { count, most })
+}
+
+/// Writes down, as those whom a run concerns, everybody whom a plan is meant for now, as one statement sees them; see [`of`]. If they
+/// are too many, nobody.
+///
+/// Without a filter they never leave the database.
+pub async fn write_down(conn: &mut Conn, plan: &Plan, read: &plan::Plan, run: Uuid) -> Result<Extent> {
+    let config = &read.config;
+    if config.audience.filter.is_some() || !names_somebody(plan, config) {
+        let audience = of(conn, plan, read).await?;
+        if let Audience::People(people) = &audience {
+            runs::add_contacts(conn, run, people).await?;
+        }
+        return Ok(audience.into());
+    }
+    let ids = target_ids(plan);
+    let most = most(config);
+    let wanted = wanted(plan, config, &ids);
+    let count = audience::write_down(conn, &wanted, run, i64::from(most), i64::from(MOST)).await?;
+    let too_many = count > i64::from(most);
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    Ok(if too_many { Extent::TooMany { count, most } } else { Extent::People(count) })
+}
+
+fn target_ids(plan: &Plan) -> Vec<Uuid> {
+    plan.target_ids.iter().filter_map(|id| id.parse().ok()).collect()
+}
+
+fn wanted<'a>(plan: &'a Plan, config: &WorkflowConfig, ids: &'a [Uuid]) -> Wanted<'a> {
+    let filter = config.audience.filter.as_ref();
+    Wanted {
+        organization: plan.organization_id,
+        kind: match config.audience.kind {
+            AudienceKind::Friend => "friend",
+            AudienceKind::Group => "group",
+        },
+        by: match plan.target_type.as_str() {
+            _ if plan.target_ids.is_empty() => By::All,
+            "tag" => By::Tags(&plan.target_ids),
+            _ => By::Ids(ids),
+        },
+        accounts: &plan.account_ids,
+        for_filter: filter.is_some(),
+        for_text: filter.is_some_and(asks_for_text),
+    }
+}
+
+/// Returns how many people one run of a plan may concern.
+fn most(config: &WorkflowConfig) -> u32 {
+    config.audience.max_size.map_or(MOST, |size| size.min(MOST))
 }
 
 /// Tells whether a contact is one of those whom a plan names. A plan that names nobody is for whomever is brought in.

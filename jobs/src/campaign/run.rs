@@ -16,9 +16,10 @@ use entropy_schema::{Conn, Error, Result};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::audience::{self, Audience, add_up};
+use super::audience::{self, Extent, add_up};
 use super::enroll::{Cause, enroll};
 use super::life::Status;
+use super::plan::Plan;
 use crate::class::Class;
 use crate::enqueue::{Options, new_job};
 use crate::kinds::sop_enroll::SopEnroll;
@@ -74,16 +75,29 @@ impl Begins {
     }
 }
 
-/// Begins a run with these people, in the caller's transaction, which holds the plan. Wake the relay after the commit.
-pub async fn begin(conn: &mut Conn, begins: Begins, people: &[Uuid], now: DateTime<Utc>) -> Result<()> {
-    let run = frozen(begins.run("waiting", now), people.len(), now);
-    if runs::insert(conn, &run).await? {
-        runs::add_contacts(conn, run.id, people).await?;
+/// Begins a run with everybody whom the plan is meant for now, in the caller's transaction, which holds the plan; wake the relay
+/// after the commit. If they are too many, or not as many as the caller expected, it rolls back.
+pub async fn begin(
+    conn: &mut Conn,
+    begins: Begins,
+    plan: &plans::Plan,
+    read: &Plan,
+    now: DateTime<Utc>,
+) -> Result<Extent> {
+    let run = begins.run("waiting", now);
+    if !runs::insert(conn, &run).await? {
+        // The plan has a run of this very moment.
+        return Ok(audience::of(conn, plan, read).await?.into());
+    }
+    let extent = audience::write_down(conn, plan, read, run.id).await?;
+    if let Extent::People(people) = extent {
+        let run = frozen(run, people, now);
+        runs::save(conn, &run).await?;
         if run.finished_at.is_none() {
             enqueue_run(conn, &run).await?;
         }
     }
-    Ok(())
+    Ok(extent)
 }
 
 /// Begins a run whose people are written down by its job, in the caller's transaction, which holds the plan. Returns false if the
@@ -201,12 +215,9 @@ async fn freeze(conn: &mut Conn, ctx: &Context, run: Run) -> Result<Page> {
         return halted(conn, run).await;
     };
     let now = clock::now(conn).await?;
-    let run = match audience::of(conn, &plan, &read).await? {
-        Audience::People(people) => {
-            runs::add_contacts(conn, run.id, &people).await?;
-            frozen(Run { version, ..run }, people.len(), now)
-        }
-        Audience::TooMany { count, most } => {
+    let run = match audience::write_down(conn, &plan, &read, run.id).await? {
+        Extent::People(people) => frozen(Run { version, ..run }, people, now),
+        Extent::TooMany { count, most } => {
             tell(conn, &run, &plan.name, count, most).await?;
             let count = Some(i32::try_from(count).unwrap_or(i32::MAX));
             let state = "refused".to_owned();

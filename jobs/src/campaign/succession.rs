@@ -72,9 +72,9 @@ pub async fn carry_out(
                 }
                 pages -= 1;
                 let whose = Whose::Version(sop, version, PAGE);
-                let ended = enrollments::end(conn, organization, whose, SUPERSEDED).await?;
-                done.stopped += ended;
-                if ended < PAGE {
+                let page = enrollments::end(conn, organization, whose, SUPERSEDED).await?;
+                done.stopped += page.ended;
+                if page.seen < PAGE {
                     break;
                 }
             },

@@ -42,6 +42,17 @@ pub struct Wanted<'a> {
     pub for_text: bool,
 }
 
+impl<'a> Wanted<'a> {
+    /// Returns which of the statements asks for them, and what it is asked with.
+    fn named(&self) -> (usize, &'a [Uuid], &'a [String]) {
+        match self.by {
+            By::All => (0, &[], &[]),
+            By::Ids(ids) => (1, ids, &[]),
+            By::Tags(tags) => (2, &[], tags),
+        }
+    }
+}
+
 /// Somebody who is meant.
 #[derive(Debug, Clone, QueryableByName)]
 pub struct Member {
@@ -74,9 +85,21 @@ pub struct Member {
     pub last_inbound_text: Option<String>,
 }
 
-static MEMBERS: LazyLock<[String; 3]> = LazyLock::new(|| {
-    // Each is a statement of its own: what is named by ids or tags is found by their indexes.
+/// Returns what is true of those who are meant, by what they are named. Each is a statement of its own: what is named by ids or
+/// tags is found by their indexes. Accounts that were removed are few: they are read once, and looked up for each contact.
+fn meant() -> [String; 3] {
     ["true", "k.id = ANY($5)", "k.tags && $6"].map(|named| {
+        format!(
+            "k.organization_id = $1 AND k.kind = $2 AND k.removed_at IS NULL \
+               AND k.account_id NOT IN (SELECT a.id FROM wechat_accounts a \
+                   WHERE a.organization_id = $1 AND a.deleted_at IS NOT NULL) \
+               AND (cardinality($3) = 0 OR k.account_id = ANY($3)) AND {named}"
+        )
+    })
+}
+
+static MEMBERS: LazyLock<[String; 3]> = LazyLock::new(|| {
+    meant().map(|meant| {
         format!(
             "SELECT k.id, CASE WHEN $4 THEN k.tags ELSE '{{}}' END AS tags, \
                  CASE WHEN $4 THEN k.variables ELSE '{{}}' END AS variables, k.source, k.added_at, k.timezone, \
@@ -84,11 +107,9 @@ static MEMBERS: LazyLock<[String; 3]> = LazyLock::new(|| {
                  c.last_inbound_at, \
                  CASE WHEN $8 THEN (SELECT m.text FROM messages m WHERE m.conversation_id = c.id AND m.direction = 'in' \
                      AND c.last_inbound_at IS NOT NULL ORDER BY m.id DESC LIMIT 1) END AS last_inbound_text \
-             FROM contacts k JOIN wechat_accounts a ON a.id = k.account_id \
+             FROM contacts k \
              LEFT JOIN conversations c ON $4 AND c.account_id = k.account_id AND c.peer_wxid = k.wxid \
-             WHERE k.organization_id = $1 AND k.kind = $2 AND k.removed_at IS NULL AND a.deleted_at IS NULL \
-               AND (cardinality($3) = 0 OR k.account_id = ANY($3)) AND {named} \
-             ORDER BY k.id LIMIT $7"
+             WHERE {meant} ORDER BY k.id LIMIT $7"
         )
     })
 });
@@ -100,12 +121,8 @@ pub async fn each(
     most: i64,
     mut visit: impl FnMut(Member) + Send,
 ) -> Result<()> {
-    let (text, ids, tags): (_, &[Uuid], &[String]) = match wanted.by {
-        By::All => (&MEMBERS[0], &[], &[]),
-        By::Ids(ids) => (&MEMBERS[1], ids, &[]),
-        By::Tags(tags) => (&MEMBERS[2], &[], tags),
-    };
-    let rows = sql_query(text.as_str())
+    let (which, ids, tags) = wanted.named();
+    let rows = sql_query(MEMBERS[which].as_str())
         .bind::<SqlUuid, _>(wanted.organization)
         .bind::<Text, _>(wanted.kind)
         .bind::<Array<SqlUuid>, _>(wanted.accounts)
@@ -121,6 +138,50 @@ pub async fn each(
         visit(member);
     }
     Ok(())
+}
+
+static WRITTEN: LazyLock<[String; 3]> = LazyLock::new(|| {
+    meant().map(|meant| {
+        format!(
+            "WITH meant AS MATERIALIZED ( \
+                 SELECT k.id FROM contacts k WHERE {meant} ORDER BY k.id LIMIT $7 \
+             ), counted AS MATERIALIZED (SELECT count(*) AS n FROM meant), written AS ( \
+                 INSERT INTO sop_run_contacts (run_id, contact_id) SELECT $4, meant.id FROM meant, counted \
+                 WHERE counted.n <= $8 \
+             ) \
+             SELECT n FROM counted"
+        )
+    })
+});
+
+#[derive(QueryableByName)]
+struct Count {
+    #[diesel(sql_type = BigInt)]
+    n: i64,
+}
+
+/// Writes down everybody who is meant as those whom a run concerns, if they are `most` at most, and returns how many there are. Of
+/// more than `countable`, that it is more. They are not read for it, and no filter is asked about them.
+pub async fn write_down(
+    conn: &mut Conn,
+    wanted: &Wanted<'_>,
+    run: Uuid,
+    most: i64,
+    countable: i64,
+) -> Result<i64> {
+    let (which, ids, tags) = wanted.named();
+    let row: Count = sql_query(WRITTEN[which].as_str())
+        .bind::<SqlUuid, _>(wanted.organization)
+        .bind::<Text, _>(wanted.kind)
+        .bind::<Array<SqlUuid>, _>(wanted.accounts)
+        .bind::<SqlUuid, _>(run)
+        .bind::<Array<SqlUuid>, _>(ids)
+        .bind::<Array<Text>, _>(tags)
+        .bind::<BigInt, _>(countable.saturating_add(1))
+        .bind::<BigInt, _>(most)
+        .get_result(conn)
+        .await?;
+    Ok(row.n)
 }
 
 /// Somebody who is meant, as people know them.

@@ -168,7 +168,9 @@ pub async fn people_in(
     wxids: &[&str],
 ) -> Result<Vec<String>> {
     let rows: Vec<Person> = sql_query(
-        "SELECT k.wxid FROM contacts k JOIN sop_enrollments e ON e.contact_id = k.id AND e.sop_id = $2 AND e.finished_at IS NULL \
+        // From the people to the plan, whatever statistics say: a plan has many more.
+        "SELECT k.wxid FROM contacts k CROSS JOIN LATERAL (SELECT FROM sop_enrollments e \
+             WHERE e.sop_id = $2 AND e.contact_id = k.id AND e.finished_at IS NULL LIMIT 1) inside \
          WHERE k.account_id = ANY(ARRAY(SELECT a.id FROM wechat_accounts a WHERE a.organization_id = $1)) AND k.wxid = ANY($3)",
     )
     .bind::<SqlUuid, _>(organization)

@@ -234,6 +234,10 @@ pub async fn list(
         .into_boxed();
     if let Some(state) = state {
         query = query.filter(sop_enrollments::state.eq(state.to_owned()));
+        if matches!(state, "completed" | "exited" | "failed") {
+            // In words: that is the condition of the index in which they stand by themselves.
+            query = query.filter(sop_enrollments::finished_at.is_not_null());
+        }
     }
     if let Some(contact) = contact {
         query = query.filter(sop_enrollments::contact_id.eq(contact));
@@ -269,8 +273,9 @@ pub async fn wake(conn: &mut Conn, contacts: &[Uuid], replied: bool) -> Result<(
 pub async fn wake_waiting(conn: &mut Conn, organization: Uuid, sop: Uuid, code: &str) -> Result<()> {
     sql_query(
         "WITH whose AS MATERIALIZED ( \
-             SELECT e.id FROM sop_enrollments e WHERE e.sop_id = $2 AND e.organization_id = $1 \
-               AND e.finished_at IS NULL AND e.wait_code = $3 ORDER BY e.id FOR UPDATE \
+             SELECT e.id FROM sop_enrollments e WHERE e.organization_id = $1 AND e.sop_id = $2 \
+               AND e.state IN ('pending', 'active', 'waiting', 'paused') AND e.wait_code = $3 \
+               AND e.finished_at IS NULL ORDER BY e.id FOR UPDATE \
          ) \
          UPDATE sop_enrollments SET due_at = campaign_now() FROM whose WHERE sop_enrollments.id = whose.id",
     )
@@ -287,21 +292,49 @@ pub async fn wake_waiting(conn: &mut Conn, organization: Uuid, sop: Uuid, code: 
 pub enum Whose<'a> {
     /// Those of these contacts.
     Contacts(&'a [Uuid]),
-    /// Of a plan, the oldest of them, up to so many.
+    /// Of a plan, some of them, up to so many.
     Plan(Uuid, i64),
-    /// Of one version of a plan, the oldest of them, up to so many.
+    /// Of one version of a plan, some of them, up to so many.
     Version(Uuid, i32, i64),
     /// One.
     Enrollment(Uuid),
 }
 
+/// What [`end`] has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, QueryableByName)]
+pub struct Ended {
+    /// How many it has ended.
+    #[diesel(sql_type = BigInt)]
+    pub ended: i64,
+    /// How many it has looked at. Where that is fewer than it was allowed, there are no more.
+    #[diesel(sql_type = BigInt)]
+    pub seen: i64,
+}
+
 static END: LazyLock<[String; 4]> = LazyLock::new(|| {
-    let version = "e.sop_id = ANY($2) AND e.version = $5";
-    ["e.contact_id = ANY($2)", "e.sop_id = ANY($2)", version, "e.id = ANY($2)"].map(|whose| {
+    let them = |whose: &str| {
         format!(
-            "WITH whose AS MATERIALIZED ( \
-                 SELECT e.id FROM sop_enrollments e WHERE {whose} AND e.organization_id = $1 AND e.finished_at IS NULL \
-                 ORDER BY e.id LIMIT $4 FOR UPDATE \
+            "SELECT e.id FROM sop_enrollments e WHERE {whose} AND e.organization_id = $1 AND e.finished_at IS NULL LIMIT $4"
+        )
+    };
+    // Of a plan they are looked for state by state, so that nobody who is at an end is walked past.
+    let of_plan = |version: &str| {
+        format!(
+            "SELECT e.id FROM unnest(ARRAY['pending', 'active', 'waiting', 'paused']) AS living (state) CROSS JOIN LATERAL ( \
+                 SELECT x.id FROM sop_enrollments x WHERE x.sop_id = ($2)[1] AND x.state = living.state \
+                   AND x.organization_id = $1 {version} ORDER BY x.wait_code LIMIT $4 \
+             ) e LIMIT $4"
+        )
+    };
+    let by =
+        [them("e.contact_id = ANY($2)"), of_plan(""), of_plan("AND x.version = $5"), them("e.id = ANY($2)")];
+    by.map(|seen| {
+        format!(
+            "WITH seen AS MATERIALIZED ( \
+                 {seen} \
+             ), whose AS MATERIALIZED ( \
+                 SELECT e.id FROM sop_enrollments e WHERE e.id = ANY(ARRAY(SELECT seen.id FROM seen)) \
+                   AND e.finished_at IS NULL ORDER BY e.id FOR UPDATE \
              ), ended AS ( \
                  UPDATE sop_enrollments SET state = 'exited', reason = $3, finished_at = campaign_now(), due_at = NULL, \
                      wait_code = NULL, paused_from = NULL \
@@ -311,29 +344,31 @@ static END: LazyLock<[String; 4]> = LazyLock::new(|| {
                  WHERE sop_steps.enrollment_id = ended.id \
                    AND sop_steps.state IN ('planned', 'due', 'deferred', 'held_for_review') \
              ) \
-             SELECT count(*) AS n FROM ended"
+             SELECT (SELECT count(*) FROM ended) AS ended, (SELECT count(*) FROM seen) AS seen"
         )
     })
 });
 
 /// Ends enrollments where they stand, and returns how many. What waits to be sent for them ends at its gate.
-pub async fn end(conn: &mut Conn, organization: Uuid, whose: Whose<'_>, reason: &str) -> Result<i64> {
+///
+/// Whoever ends many goes on until fewer were seen than may be: those whom somebody else has just ended are seen, and not ended
+/// again.
+pub async fn end(conn: &mut Conn, organization: Uuid, whose: Whose<'_>, reason: &str) -> Result<Ended> {
     let (text, ids, version, most) = match whose {
         Whose::Contacts(ids) => (&END[0], ids.to_vec(), 0, None),
         Whose::Plan(id, most) => (&END[1], vec![id], 0, Some(most)),
         Whose::Version(id, version, most) => (&END[2], vec![id], version, Some(most)),
         Whose::Enrollment(id) => (&END[3], vec![id], 0, None),
     };
-    let row = sql_query(text.as_str())
+    Ok(sql_query(text.as_str())
         .bind::<SqlUuid, _>(organization)
         .bind::<Array<SqlUuid>, _>(ids)
         .bind::<Text, _>(reason)
         .bind::<Nullable<BigInt>, _>(most)
         .bind::<Integer, _>(version)
         .cached()
-        .get_result::<Count>(conn)
-        .await?;
-    Ok(row.n)
+        .get_result(conn)
+        .await?)
 }
 
 /// Locks all living enrollments of a contact.

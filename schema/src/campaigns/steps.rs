@@ -199,8 +199,10 @@ pub async fn disclosed(
         told: bool,
     }
     let row: Told = sql_query(
-        "SELECT EXISTS (SELECT FROM sop_steps s WHERE s.contact_id = $2 AND s.organization_id = $1 \
-                 AND s.sent_at IS NOT NULL AND s.state = 'sent' AND s.run_id IS NOT NULL AND s.fallback_code IS NULL) \
+        // By the contact, whatever statistics say of the rest: hence the bound, which bounds nothing.
+        "SELECT EXISTS (SELECT FROM (SELECT s.organization_id, s.state, s.run_id, s.fallback_code FROM sop_steps s \
+                 WHERE s.contact_id = $2 AND s.sent_at IS NOT NULL OFFSET 0) s \
+                 WHERE s.organization_id = $1 AND s.state = 'sent' AND s.run_id IS NOT NULL AND s.fallback_code IS NULL) \
              OR EXISTS (SELECT FROM conversations c JOIN turns t ON t.conversation_id = c.id \
                  WHERE c.id = $3 AND c.organization_id = $1 AND t.answered_at >= c.disclosed_at) AS told",
     )
@@ -248,15 +250,20 @@ pub async fn send_job(conn: &mut Conn, job: Uuid) -> Result<Option<SendJob>> {
 /// how many they are, up to `limit`.
 pub async fn wake_abandoned(conn: &mut Conn, limit: i64) -> Result<usize> {
     Ok(sql_query(
+        // From the steps to the enrollments, whatever statistics say: those are many more.
         "WITH waiting AS MATERIALIZED ( \
              SELECT s.enrollment_id, s.step_id, s.job_id FROM sop_steps s \
              WHERE s.state = 'due' AND s.job_id IS NOT NULL \
-         ), abandoned AS MATERIALIZED ( \
-             SELECT e.id FROM waiting w JOIN sop_enrollments e ON e.id = w.enrollment_id AND e.step_id = w.step_id \
+         ), found AS MATERIALIZED ( \
+             SELECT e.id FROM waiting w CROSS JOIN LATERAL ( \
+                 SELECT x.id FROM sop_enrollments x WHERE x.id = w.enrollment_id AND x.step_id = w.step_id LIMIT 1 \
+             ) e \
              WHERE NOT EXISTS (SELECT FROM jobs j WHERE j.id = w.job_id AND j.final_state IS NULL) \
+         ), abandoned AS MATERIALIZED ( \
+             SELECT e.id FROM sop_enrollments e WHERE e.id = ANY(ARRAY(SELECT f.id FROM found f)) \
                AND e.finished_at IS NULL AND e.state = 'waiting' AND e.wait_code IN ('sending', 'writing') \
                AND e.due_at > (SELECT campaign_now()) \
-             ORDER BY e.id LIMIT $1 FOR UPDATE OF e SKIP LOCKED \
+             ORDER BY e.id LIMIT $1 FOR UPDATE SKIP LOCKED \
          ) \
          UPDATE sop_enrollments SET due_at = campaign_now() FROM abandoned WHERE sop_enrollments.id = abandoned.id",
     )

@@ -187,3 +187,64 @@ async fn a_plan_says_how_far_its_people_came_and_why_somebody_was_not_written_to
     }
     admin.post(&format!("{path}/stop"), Value::Null).await.expect(200);
 }
+
+#[tokio::test]
+async fn arms_are_told_apart_by_who_answered_and_who_wanted_no_more() {
+    let here = Here::open().await;
+    let admin = here.register().await;
+    let account = admin.account(600, 0).await;
+    let people = people(&admin, &account, 7).await;
+    let made = admin.post("/sop-tasks", plan(two_messages())).await.expect(201);
+    let path = format!("/sop-tasks/{}", made["id"].as_str().expect("an id"));
+    let sop = made["id"].as_str().expect("an id");
+    // Arm, state, reason, what they wait for, messages, whether they answered, whether the goal was reached.
+    let stand = [
+        ("a", "exited", "'replied'", "NULL", 1, true, false),
+        ("a", "completed", "NULL", "NULL", 2, false, true),
+        ("a", "waiting", "NULL", "'wait'", 1, false, false),
+        ("b", "exited", "'opted_out'", "NULL", 2, true, false),
+        ("b", "failed", "'plan_unreadable'", "NULL", 1, false, false),
+        ("b", "paused", "'replied'", "'paused'", 1, true, false),
+    ];
+    for ((arm, state, reason, wait_code, sent, replied, goal), contact) in stand.into_iter().zip(&people) {
+        let over = matches!(state, "exited" | "completed" | "failed");
+        here.run(&format!(
+            "INSERT INTO sop_enrollments (id, organization_id, sop_id, version, account_id, contact_id, state, reason, step_id,
+                reached_at, wait_code, sent, replied_at, goal_at, arms, source, finished_at)
+             VALUES ('{}', '{}', '{sop}', 1, '{}', '{contact}', '{state}', {reason}, 'rest', now(), {wait_code}, {sent},
+                CASE WHEN {replied} THEN now() END, CASE WHEN {goal} THEN now() END, '{{\"arm\": \"{arm}\"}}', 'manual',
+                CASE WHEN {over} THEN now() END)",
+            Uuid::now_v7(),
+            admin.organization,
+            account.id
+        ))
+        .await;
+    }
+    let funnel = admin.get(&format!("{path}/funnel?by=arm")).await.expect(200);
+    let numbers = |of: &Value| {
+        ["enrolled", "sent", "replied", "goal", "opted_out", "failed", "completed", "messages"]
+            .map(|field| of[field].as_i64().expect("a number"))
+    };
+    assert_eq!(numbers(&funnel), [6, 6, 3, 1, 1, 1, 1, 8], "{funnel}");
+    let arms = &funnel["arms"];
+    assert_eq!(numbers(&arms["arm.a"]), [3, 3, 1, 1, 0, 0, 1, 4], "{funnel}");
+    assert_eq!(numbers(&arms["arm.b"]), [3, 3, 2, 0, 1, 1, 0, 4], "{funnel}");
+    assert_eq!(
+        (&arms["arm.a"]["exited"], &arms["arm.b"]["exited"]),
+        (&json!({ "replied": 1 }), &json!({ "opted_out": 1 }))
+    );
+    // What they wait for is called as in the list of them.
+    assert_eq!(funnel["waiting"], json!({ "wait": 1, "replied": 1 }), "{funnel}");
+    let listed = admin.get(&format!("{path}/enrollments?state=paused")).await.expect(200);
+    assert_eq!(listed["items"][0]["reason"], "replied", "{listed}");
+    let ended = admin.get(&format!("{path}/enrollments?state=exited")).await.expect(200);
+    assert_eq!(ended["items"].as_array().map(Vec::len), Some(2), "{ended}");
+    let by_step = admin.get(&format!("{path}/funnel?by=step&version=1")).await.expect(200);
+    assert_eq!((numbers(&by_step), &by_step["arms"]), (numbers(&funnel), &json!({})), "{by_step}");
+    let rest = &by_step["steps"][0];
+    assert_eq!(
+        ["replied", "opted_out", "goal"].map(|field| rest[field].as_i64().expect("a number")),
+        [1, 1, 0],
+        "{by_step}"
+    );
+}

@@ -1,7 +1,7 @@
 //! How a plan takes people in at once, and what becomes of them when its next version is in force.
 
 use diesel_async::AsyncConnection;
-use entropy_jobs::campaign::audience::{self, Audience};
+use entropy_jobs::campaign::audience::Extent;
 use entropy_jobs::campaign::run::{self, Begins, Went};
 use entropy_jobs::campaign::succession::{Done, How, carry_out};
 use entropy_schema::campaigns::plans;
@@ -13,7 +13,7 @@ use super::Scene;
 use super::scene::{end, send};
 
 /// Begins a run of a plan, with whom it is meant for now, as starting the plan does.
-async fn begin(scene: &Scene, plan: Uuid) -> Uuid {
+pub(super) async fn begin(scene: &Scene, plan: Uuid) -> Uuid {
     let organization = scene.book.organization;
     let known = scene.context(Uuid::nil(), 1, Uuid::nil()).services.plans.clone();
     let mut conn = scene.book.conn().await;
@@ -22,21 +22,20 @@ async fn begin(scene: &Scene, plan: Uuid) -> Uuid {
     let now = entropy_jobs::campaign::clock::now(&mut conn).await.expect("a time");
     let begins =
         Begins { organization, sop: plan, version: 1, source: "manual", fire_at: now, by: Some(plan) };
-    conn.transaction(async |conn| {
-        let Audience::People(people) = audience::of(conn, &stored, &read).await? else { panic!("too many") };
-        run::begin(conn, begins, &people, now).await
-    })
-    .await
-    .expect("begun");
+    let extent = conn
+        .transaction(async |conn| run::begin(conn, begins, &stored, &read, now).await)
+        .await
+        .expect("begun");
+    assert!(matches!(extent, Extent::People(_)), "{extent:?}");
     newest(scene, plan).await.id
 }
 
-async fn newest(scene: &Scene, plan: Uuid) -> Run {
+pub(super) async fn newest(scene: &Scene, plan: Uuid) -> Run {
     let mut conn = scene.book.conn().await;
     runs::list(&mut conn, scene.book.organization, plan, None, 1).await.expect("runs").remove(0)
 }
 
-async fn carry_on(scene: &Scene, run: Uuid) -> Went {
+pub(super) async fn carry_on(scene: &Scene, run: Uuid) -> Went {
     run::carry_on(&scene.context(Uuid::now_v7(), 1, Uuid::now_v7()), run).await.expect("carried on")
 }
 

@@ -1,0 +1,1 @@
+DROP INDEX CONCURRENTLY IF EXISTS sop_enrollments_funnel_idx;
