@@ -1,6 +1,5 @@
 //! Steps for which nobody comes: the job that was to send their message, or to have it written, has died or was called off by a
-//! person before it could say so. Their enrollments are looked at, and [`settled`](super::settled) or the plan's own text does the
-//! rest.
+//! person before it could say so. Their enrollments are looked at, and `settled` or the plan's own text does the rest.
 
 use entropy_schema::Db;
 use entropy_schema::campaigns::steps;

@@ -81,7 +81,7 @@ pub struct Candidate {
     pub ended_at: Option<DateTime<Utc>>,
 }
 
-const CANDIDATES: &str = "\
+pub(super) const CANDIDATES: &str = "\
 SELECT k.id, k.account_id, k.wxid, k.kind, k.tags, k.variables, k.source, k.added_at, k.timezone,
     CASE WHEN c.mode = 'human' AND c.mode_until <= clock_timestamp() THEN 'ai' ELSE c.mode END AS mode, c.last_inbound_at,
     (SELECT m.text FROM messages m WHERE m.conversation_id = c.id AND m.direction = 'in'
