@@ -2,6 +2,7 @@
 //!
 //! Over a real Postgres and without processes: what is due is handed out, carried on and sent by the code that the workers run.
 
+mod accord;
 mod freezing;
 mod hostile;
 mod many;

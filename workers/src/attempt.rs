@@ -14,6 +14,7 @@ use entropy_jobs::registry::Registry;
 use entropy_jobs::services::{Context, Services};
 use entropy_jobs::step;
 use entropy_schema::Db;
+use entropy_schema::campaigns::steps;
 use entropy_schema::record::claim::{self, Claimed};
 use entropy_schema::record::finish::{self, Becomes, Finish, LaneWait};
 use entropy_schema::record::rescue;
@@ -297,7 +298,11 @@ impl Runner {
             let mut conn = self.inner.services.db.conn().await?;
             conn.transaction(async |conn| {
                 match rescue::held(conn, claimed.job_id, self.inner.worker_id).await? {
-                    Some(lease) => loss::settle(conn, &self.inner.registry, &lease, cause).await.map(Some),
+                    Some(lease) => {
+                        let end = loss::settle(conn, &self.inner.registry, &lease, cause).await?;
+                        steps::settle_lost(conn, &[claimed.job_id]).await?;
+                        Ok::<_, entropy_schema::Error>(Some(end))
+                    }
                     None => Ok(None),
                 }
             })

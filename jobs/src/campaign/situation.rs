@@ -191,7 +191,11 @@ impl<'a> Situation<'a> {
             unanswered: number(rows.unanswered),
             answered_before: self.answered_at().is_some(),
             account: number(if waiting { rows.account + rows.account_waiting } else { rows.account }),
-            account_new: number(rows.account_new),
+            account_new: number(if waiting {
+                rows.account_new + rows.account_new_waiting
+            } else {
+                rows.account_new
+            }),
             organization: 0,
         });
         Ok(())

@@ -2,7 +2,7 @@
 //!
 //! It plays the plan itself, step by step, as if nothing broke down and nobody answered but those who are said to: with the
 //! same waits, windows, caps and conditions by which it will run ([`slot::ask`] is the gate's own question). Every account
-//! serves those who are due one after the other at its pace; of those due at one moment, in the order of [`order`](crate::sop::spread::order).
+//! serves those who are due one after the other at its pace, in the dispatcher's own order (`line`).
 //! An account that has sent what it may in a day goes on on the next. Accounts are played together in the order of time,
 //! since the organisation's cap and a token's calls are theirs together.
 //!
@@ -11,12 +11,16 @@
 //!
 //! | module | what it owns |
 //! |---|---|
+//! | `line` | those who wait for an account |
 //! | `walker` | somebody on the way |
 //! | [`reason`] | what messages wait for |
 //! | [`rolling`] | limits over any day or hour |
+//! | `row` | an account at work |
 
+mod line;
 pub mod reason;
 pub mod rolling;
+mod row;
 mod walker;
 
 use std::cmp::Reverse;
@@ -25,7 +29,9 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use uuid::Uuid;
 
+use self::line::Waiting;
 use self::rolling::{Limit, Rolling};
+use self::row::Row;
 use self::walker::Walker;
 use super::calendar::Calendar;
 use super::caps::{self, Cap, Caps, Counts, Standing, Week};
@@ -183,44 +189,6 @@ pub fn rehearse(plan: &Plan<'_>) -> Rehearsal {
     play.end()
 }
 
-/// Someone who waits for an account: since when, in which order, who.
-type Waiting = Reverse<(DateTime<Utc>, u64, usize)>;
-
-/// An account at work.
-struct Row {
-    /// Who has answered before, or was written to on the day on which the message is due.
-    known: BinaryHeap<Waiting>,
-    /// Everybody else.
-    strangers: BinaryHeap<Waiting>,
-    /// When the account can send again.
-    free_at: DateTime<Utc>,
-    /// Since when it sends again after it had sent enough for a day, or after the window was shut: who has waited for
-    /// that is due then. With what they waited for.
-    due_from: (DateTime<Utc>, &'static str),
-    /// The same, for strangers.
-    strangers_from: DateTime<Utc>,
-    /// What it waited for last that is no part of the plan.
-    held_by: Option<(DateTime<Utc>, &'static str)>,
-    day: NaiveDate,
-    sent: u32,
-    new_contacts: u32,
-    load: Load,
-}
-
-impl Row {
-    /// Returns when the account serves next, and whether that is for a stranger.
-    fn next(&self) -> Option<(DateTime<Utc>, bool)> {
-        let known = self.known.peek().map(|Reverse((due, ..))| ((*due).max(self.free_at), false));
-        let free_at = self.free_at.max(self.strangers_from);
-        let stranger = self.strangers.peek().map(|Reverse((due, ..))| ((*due).max(free_at), true));
-        known.into_iter().chain(stranger).min()
-    }
-
-    fn of(&mut self, stranger: bool) -> &mut BinaryHeap<Waiting> {
-        if stranger { &mut self.strangers } else { &mut self.known }
-    }
-}
-
 /// A day of the organisation.
 #[derive(Clone, Copy)]
 struct Day {
@@ -249,18 +217,6 @@ struct Play<'a> {
 impl<'a> Play<'a> {
     fn new(plan: &'a Plan<'a>) -> Play<'a> {
         let today = Day { on: day_of(plan.now, plan.zone), ends_at: caps::next_day(plan.now, plan.zone) };
-        let row = |account: &Account| Row {
-            known: BinaryHeap::new(),
-            strangers: BinaryHeap::new(),
-            free_at: plan.now,
-            due_from: (plan.now, slot::WINDOW),
-            strangers_from: plan.now,
-            held_by: None,
-            day: today.on,
-            sent: account.sent,
-            new_contacts: account.new_contacts,
-            load: Load::default(),
-        };
         let steps: HashMap<&StepId, usize> =
             plan.config.steps.iter().enumerate().map(|(index, step)| (step.id(), index)).collect();
         let entry = steps.get(&plan.config.entry).copied();
@@ -273,7 +229,7 @@ impl<'a> Play<'a> {
                 .map(|opening| Timetable::new(opening, plan.now, HORIZON_DAYS))
                 .collect(),
             today,
-            rows: plan.accounts.iter().map(row).collect(),
+            rows: plan.accounts.iter().map(|account| Row::new(account, plan.now, today.on)).collect(),
             walkers: plan.recipients.iter().map(|one| Walker::new(one, entry, today.on)).collect(),
             limits: plan.limits.iter().map(Rolling::new).collect(),
             next: BinaryHeap::new(),
@@ -306,6 +262,7 @@ impl<'a> Play<'a> {
         if begins > entered {
             walker.waits_for(slot::WINDOW);
         }
+        walker.reached = entered;
         self.walk(who, begins);
     }
 
@@ -322,7 +279,7 @@ impl<'a> Play<'a> {
         let (plan, recipient) = (self.plan, &self.plan.recipients[who]);
         let opening = &plan.openings[recipient.opening];
         let zone = opening.zone();
-        let mut at = from;
+        let (mut at, mut rested) = (from, self.walkers[who].reached);
         for _ in 0..=plan.config.steps.len() {
             let Some(index) = self.walkers[who].step else { return self.over(at) };
             if self.is_stopped(who, at) {
@@ -330,8 +287,9 @@ impl<'a> Play<'a> {
             }
             let walker = &mut self.walkers[who];
             let next = match &plan.config.steps[index] {
-                Step::Send(_) | Step::AiSend(_) => return self.wait(who, at, at),
+                Step::Send(_) | Step::AiSend(_) => return self.wait(who, at, at, rested),
                 Step::Wait(wait) => {
+                    rested = walker.reached;
                     match moment::wait(&wait.wait, at, walker.start, opening, plan.calendar) {
                         Some(end) => at = end,
                         None => return self.note(who, at, Outcome::Exited(slot::NO_WINDOW)),
@@ -339,6 +297,7 @@ impl<'a> Play<'a> {
                     &wait.next
                 }
                 Step::WaitReply(wait) => {
+                    rested = walker.reached;
                     at = moment::after(at, wait.timeout, zone);
                     &wait.on_timeout
                 }
@@ -362,6 +321,7 @@ impl<'a> Play<'a> {
                 Step::End(_) => return self.over(at),
             };
             self.walkers[who].step = self.index_of(next);
+            self.walkers[who].reached = at;
         }
     }
 
@@ -390,8 +350,9 @@ impl<'a> Play<'a> {
         met
     }
 
-    /// Puts somebody into the row for a message that is due at a moment, or later, where the window is shut.
-    fn wait(&mut self, who: usize, due: DateTime<Utc>, now: DateTime<Utc>) {
+    /// Puts somebody into the row for a message that is due at a moment, or later, where the window is shut. `rested`: since when
+    /// they have stood at one step until that moment.
+    fn wait(&mut self, who: usize, due: DateTime<Utc>, now: DateTime<Utc>, rested: DateTime<Utc>) {
         let recipient = &self.plan.recipients[who];
         let Some(open) = self.timetables[recipient.opening].next_allowed(due) else {
             return self.note(who, now, Outcome::Exited(slot::NO_WINDOW));
@@ -402,8 +363,11 @@ impl<'a> Play<'a> {
         }
         let written_to_today = walker.was_written_to(self.today.on);
         let known = walker.answered_at.is_some() || (written_to_today && open < self.today.ends_at);
-        let order = walker.order;
-        self.rows[recipient.account].of(!known).push(Reverse((open, order, who)));
+        let reached = walker.reached;
+        // A shut window has been met already, by the message itself.
+        let rested = if open > due { reached } else { rested };
+        let waiting = Waiting { due: open, rested, id: recipient.id, who, reached };
+        self.rows[recipient.account].of(!known).join(waiting);
     }
 
     /// Notes when an account serves next.
@@ -423,13 +387,14 @@ impl<'a> Play<'a> {
             Some(open) if open > now => {
                 // The row was longer than the window of everybody in it; or its day's cap opens while the window is shut.
                 let code = if row.due_from.0 == row.free_at { row.due_from.1 } else { slot::WINDOW };
-                (row.free_at, row.due_from) = (open, (open, code));
+                row.due_from = (open, code);
+                row.put_off(open);
                 return;
             }
             Some(_) => {}
             None => {
-                let waiting: Vec<Waiting> = row.known.drain().chain(row.strangers.drain()).collect();
-                for Reverse((_, _, who)) in waiting {
+                let waiting = [row.known.leave(), row.strangers.leave()].concat();
+                for who in waiting {
                     self.note(who, now, Outcome::Exited(slot::NO_WINDOW));
                 }
                 return;
@@ -451,11 +416,13 @@ impl<'a> Play<'a> {
         };
         if plan.config.caps.on_cap == OnCap::Defer {
             if let Some(cap) = caps::exhausted(plan.caps, *standing, &counts, today) {
-                (row.free_at, row.due_from) = (tomorrow, (tomorrow, cap.code()));
+                row.due_from = (tomorrow, cap.code());
+                row.put_off(tomorrow);
                 return;
             }
             if stranger && caps::strangers_exhausted(plan.caps, *standing, &counts, today) {
                 row.strangers_from = tomorrow;
+                row.strangers.put_off(tomorrow);
                 return;
             }
         }
@@ -466,7 +433,7 @@ impl<'a> Play<'a> {
             row.held_by = Some((open, code));
             return;
         }
-        let Some(Reverse((asked, _, who))) = row.of(stranger).pop() else { return };
+        let Some((who, asked)) = row.of(stranger).take() else { return };
         let recipient = &plan.recipients[who];
         let timetable = &self.timetables[recipient.opening];
         // A shut window and a day on which the account had sent enough have moved the due time.
@@ -508,7 +475,8 @@ impl<'a> Play<'a> {
             Slot::Due { at, code } => {
                 walker.waits_for(code);
                 row.load.longest_wait = row.load.longest_wait.max(now - asked);
-                self.wait(who, at, now);
+                let reached = walker.reached;
+                self.wait(who, at, now, reached);
             }
             Slot::Exit { code } => self.note(who, now, Outcome::Exited(code)),
             Slot::Skip { code } => self.skip(who, due, now, code),
@@ -556,7 +524,7 @@ impl<'a> Play<'a> {
         let answers = was_sent && recipient.answers && walker.sent == 1;
         let next = self.index_of(next_of(step));
         let walker = &mut self.walkers[who];
-        walker.step = next;
+        (walker.step, walker.reached) = (next, now);
         if answers {
             walker.answers(now);
             match next.map(|index| &plan.config.steps[index]) {

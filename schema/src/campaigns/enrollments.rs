@@ -109,10 +109,13 @@ pub async fn any_due(conn: &mut Conn) -> Result<bool> {
 }
 
 /// Locks enrollments that are due, the oldest first; those that somebody else is busy with are skipped.
+///
+/// Of those who are due at one moment, because a window opens or a cap of the day is new, whoever came to the step first goes
+/// first: they have waited longest, and a rehearsal says so.
 pub async fn take_due(conn: &mut Conn, limit: i64) -> Result<Vec<Due>> {
     Ok(sql_query(
         "SELECT id, organization_id, account_id FROM sop_enrollments \
-         WHERE due_at <= (SELECT campaign_now()) ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED",
+         WHERE due_at <= (SELECT campaign_now()) ORDER BY due_at, reached_at, id LIMIT $1 FOR UPDATE SKIP LOCKED",
     )
     .bind::<BigInt, _>(limit)
     .cached()

@@ -195,6 +195,9 @@ pub struct Counts {
     /// Other contacts who never answered, to whom the account has written today.
     #[diesel(sql_type = BigInt)]
     pub account_new: i64,
+    /// Further contacts who never answered, for whom a message waits that would be the first of the day.
+    #[diesel(sql_type = BigInt)]
+    pub account_new_waiting: i64,
 }
 
 /// From when on something is counted, and for whom.
@@ -223,7 +226,13 @@ SELECT ARRAY(SELECT s.sent_at FROM sop_steps s WHERE s.contact_id = $1 AND s.sen
     (SELECT count(DISTINCT s.contact_id) FROM sop_steps s JOIN contacts k ON k.id = s.contact_id
         WHERE s.account_id = $2 AND s.sent_at >= $3 AND s.contact_id <> $1
           AND NOT EXISTS (SELECT FROM conversations c WHERE c.account_id = s.account_id AND c.peer_wxid = k.wxid
-              AND c.last_inbound_at IS NOT NULL)) AS account_new
+              AND c.last_inbound_at IS NOT NULL)) AS account_new,
+    (SELECT count(DISTINCT s.contact_id) FROM sop_steps s JOIN contacts k ON k.id = s.contact_id
+        WHERE s.account_id = $2 AND s.state = 'due' AND s.contact_id <> $1
+          AND (s.job_id IS NOT NULL OR s.next_try_at > (SELECT campaign_now() - interval '1 hour'))
+          AND NOT EXISTS (SELECT FROM sop_steps x WHERE x.contact_id = s.contact_id AND x.sent_at >= $3)
+          AND NOT EXISTS (SELECT FROM conversations c WHERE c.account_id = s.account_id AND c.peer_wxid = k.wxid
+              AND c.last_inbound_at IS NOT NULL)) AS account_new_waiting
 FROM (SELECT count(*) AS account_waiting, count(s.job_id) AS account_in_lane,
         max(s.next_try_at) FILTER (WHERE s.job_id IS NULL) AS account_last_place
     FROM sop_steps s WHERE s.account_id = $2 AND s.state = 'due' AND s.enrollment_id <> $6

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{BigInt, Bool, Nullable, Text, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
@@ -181,6 +181,34 @@ pub async fn settle(
     .bind::<Nullable<Text>, _>(reason)
     .bind::<Bool, _>(left)
     .cached()
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Notes how the messages of steps ended whose jobs were lost with their worker behind their gate, and has their enrollments looked
+/// at at once. Nobody else would, of an enrollment that is over.
+///
+/// Call it when nothing more is to be locked that comes before an enrollment.
+pub async fn settle_lost(conn: &mut Conn, jobs: &[Uuid]) -> Result<()> {
+    sql_query(
+        "WITH whose AS MATERIALIZED ( \
+             SELECT e.id, j.id AS job_id, j.args #>> '{campaign,step_id}' AS step_id, s.state \
+             FROM jobs j JOIN sop_enrollments e ON e.id = (j.args #>> '{campaign,enrollment_id}')::uuid \
+             CROSS JOIN LATERAL (SELECT x.state FROM sends x WHERE x.job_id = j.id ORDER BY x.id DESC LIMIT 1) s \
+             WHERE j.id = ANY($1) AND s.state IN ('sent', 'unknown') ORDER BY e.id FOR UPDATE OF e \
+         ), settled AS ( \
+             UPDATE sop_steps SET state = whose.state, finished_at = campaign_now(), \
+                 reason = CASE WHEN whose.state = 'unknown' THEN 'outcome_unknown' END \
+             FROM whose WHERE sop_steps.enrollment_id = whose.id AND sop_steps.step_id = whose.step_id \
+               AND sop_steps.job_id = whose.job_id AND sop_steps.state = 'sending' \
+             RETURNING sop_steps.enrollment_id, sop_steps.step_id \
+         ) \
+         UPDATE sop_enrollments SET due_at = campaign_now() FROM settled \
+         WHERE sop_enrollments.id = settled.enrollment_id AND sop_enrollments.step_id = settled.step_id \
+           AND sop_enrollments.finished_at IS NULL AND sop_enrollments.state <> 'paused'",
+    )
+    .bind::<Array<SqlUuid>, _>(jobs)
     .execute(conn)
     .await?;
     Ok(())

@@ -95,7 +95,7 @@ async fn a_campaign_goes_as_it_was_rehearsed() {
             ],
         }))
         .await;
-    // One account has more to do than the others together.
+    // One account has more to do than the others together. A third of all have written before.
     let mut everybody = Vec::new();
     for number in 0..30 {
         let account = if number < 18 { accounts[0] } else { accounts[1 + number % 2] };
@@ -110,7 +110,11 @@ async fn a_campaign_goes_as_it_was_rehearsed() {
              UPDATE contacts SET tags = '{{员工}}' WHERE wxid = 'wxid_20';
              UPDATE contacts SET remark = '', nickname = '小赵' WHERE wxid = 'wxid_5';
              UPDATE contacts SET tags = '{{金卡}}' WHERE wxid IN ('wxid_6', 'wxid_21');
-             UPDATE contacts SET variables = '{{\"课程\": \"插花\"}}' WHERE wxid = 'wxid_6'"
+             UPDATE contacts SET variables = '{{\"课程\": \"插花\"}}' WHERE wxid = 'wxid_6';
+             UPDATE organization_settings SET new_contacts_per_day = 3;
+             INSERT INTO conversations (id, organization_id, account_id, contact_id, peer_wxid, kind, last_inbound_at)
+             SELECT gen_random_uuid(), organization_id, account_id, id, wxid, 'friend', '2026-11-01' FROM contacts
+             WHERE substr(wxid, 6)::int % 3 = 1"
         ))
         .await;
 

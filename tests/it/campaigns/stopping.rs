@@ -1,5 +1,6 @@
 //! What stops an enrollment, whatever step it is at.
 
+use entropy_schema::campaigns::steps;
 use serde_json::json;
 
 use super::Scene;
@@ -52,6 +53,37 @@ async fn who_wants_no_more_messages_is_out_of_it_at_once_also_between_the_lane_a
     assert_eq!(ended, ["step_passed"]);
     assert_eq!(scene.enroll(plan, &[contact]).await.refused, [(contact, "opted_out")]);
     scene.book.assert_sound().await;
+}
+
+#[tokio::test]
+async fn what_became_of_a_message_is_noted_also_if_its_worker_died_and_its_recipient_has_answered() {
+    let scene = Scene::set().await;
+    let plan = scene.plan(two_messages()).await;
+    let contacts = [scene.friend("wxid_a").await, scene.friend("wxid_b").await];
+    scene.enroll(plan, &contacts).await;
+    scene.settles().await;
+    // Back to the moment at which both were on their way.
+    scene
+        .book
+        .run(
+            "UPDATE sends SET state = 'unknown', new_msg_id = NULL, msg_id = NULL;
+             UPDATE sop_steps SET state = 'sending', finished_at = NULL WHERE step_id = 'first'",
+        )
+        .await;
+    scene.writes("wxid_a", "在吗").await;
+    scene.settles().await;
+    let jobs = scene.lines("SELECT job_id::text AS word FROM sop_steps WHERE step_id = 'first'").await;
+    let jobs: Vec<uuid::Uuid> = jobs.iter().map(|id| id.parse().expect("an id")).collect();
+    for _ in 0..2 {
+        steps::settle_lost(&mut *scene.book.conn().await, &jobs).await.expect("settled");
+    }
+    scene.settles().await;
+    let first =
+        scene.lines("SELECT state || ' ' || reason AS word FROM sop_steps WHERE step_id = 'first'").await;
+    assert_eq!(first, ["unknown outcome_unknown"; 2]);
+    let standing = scene.standing().await;
+    assert!(standing[0].starts_with("exited") && standing[1].starts_with("waiting rest"), "{standing:?}");
+    assert_eq!(scene.words().len(), 2, "nothing is sent again");
 }
 
 #[tokio::test]

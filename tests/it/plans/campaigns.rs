@@ -190,6 +190,8 @@ async fn are_carried_on(book: &Book) -> Observer<'_> {
         steps::settle(conn, ENROLLMENT, "third", job, "sent", None, true).await
     })
     .await;
+    let lost = [job, Uuid::now_v7()];
+    seen.watch("lost with their worker", async |conn| steps::settle_lost(conn, &lost).await).await;
     seen.watch("save", async |conn| enrollments::save(conn, &enrollment).await).await;
     seen.watch("lock all of a person", async |conn| enrollments::lock_of_contact(conn, CONTACT).await).await;
     seen.watch("an answer", async |conn| {

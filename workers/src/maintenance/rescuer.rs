@@ -11,6 +11,7 @@ use diesel_async::AsyncConnection;
 use entropy_jobs::registry::Registry;
 use entropy_jobs::services::Services;
 use entropy_jobs::step;
+use entropy_schema::campaigns::steps;
 use entropy_schema::record::finish::{self, Becomes, Finish};
 use entropy_schema::record::rescue::{self, Expired};
 use entropy_schema::{Conn, PooledConn, budgets, lanes, presence};
@@ -219,6 +220,9 @@ impl Rescuer {
         }
         if !ends.is_empty() {
             finish::finish(conn, &ends).await?;
+            // Behind it: whoever carries an enrollment on locks lanes first.
+            let jobs: Vec<Uuid> = ends.iter().map(|end| end.job_id).collect();
+            steps::settle_lost(conn, &jobs).await?;
             step!("rescuer.settled");
         }
         Ok(ends)

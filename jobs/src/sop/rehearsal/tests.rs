@@ -6,7 +6,6 @@ use proptest::prelude::*;
 
 use serde_json::{Value, json};
 
-use super::super::spread;
 use super::super::window::{Days, Range, Window};
 use super::*;
 use crate::calendar::zone;
@@ -228,10 +227,45 @@ fn an_account_serves_one_after_the_other_and_goes_on_on_the_next_day() {
         ["Mon 09:30:00", "Mon 09:30:06", "Tue 09:30:00", "Tue 10:00:00", "Wed 09:30:00", "Wed 10:00:00"];
     assert_eq!(times(&played), expected);
     assert_eq!(played.bottleneck, Some(0));
-    let mut order: Vec<usize> = (0..3).collect();
-    order.sort_by_key(|who| spread::order(everybody[*who].id));
-    assert_eq!(played.planned[..3].iter().map(|planned| planned.recipient).collect::<Vec<_>>(), order);
-    assert_eq!(played.planned[5].recipient, order[2]);
+    let order: Vec<usize> = played.planned.iter().map(|planned| planned.recipient).collect();
+    assert_eq!(order, [0, 1, 2, 0, 1, 2]);
+}
+
+#[test]
+fn of_those_who_are_put_off_to_one_moment_whoever_came_to_the_message_first_goes_first() {
+    let way = vec![Leg::Send, period("PT1H"), Leg::Send];
+    // Three a day, and one message a day to each of them.
+    let caps = Caps { per_account_per_day: 3, per_contact_per_day: 1, ..caps() };
+    let mut everybody = recipients(5, 1, friday());
+    // Somebody who comes on Monday, before the first three are due again.
+    everybody[0].enters_at = shanghai("2026-11-23T10:00:00");
+    let played = play(&caps, &config(&way, OnCap::Defer), &[account(6)], &everybody);
+    let on = |day: &str| -> Vec<usize> {
+        let of_day = played.planned.iter().zip(times(&played)).filter(|(_, time)| time.starts_with(day));
+        of_day.map(|(planned, _)| planned.recipient).collect()
+    };
+    // 4 waits since Friday, 0 since Monday at ten, and the others since an hour after their first message.
+    assert_eq!(
+        [on("Mon"), on("Tue"), on("Wed"), on("Thu")],
+        [vec![1, 2, 3], vec![4, 0, 1], vec![2, 3, 4], vec![0],]
+    );
+}
+
+#[test]
+fn who_never_answered_waits_behind_nobody_who_came_later() {
+    let caps = Caps { per_account_per_day: 3, new_contacts_per_account_per_day: Some(2), ..caps() };
+    let mut everybody = recipients(6, 1, friday());
+    for known in [2, 4, 5] {
+        everybody[known].answered_at = Some(friday());
+    }
+    let played = play(&caps, &config(&[Leg::Send], OnCap::Defer), &[account(6)], &everybody);
+    let order: Vec<usize> = played.planned.iter().map(|planned| planned.recipient).collect();
+    assert_eq!(order, [0, 1, 2, 3, 4, 5]);
+    let one = Caps { new_contacts_per_account_per_day: Some(1), ..caps };
+    let played = play(&one, &config(&[Leg::Send], OnCap::Defer), &[account(6)], &everybody);
+    let order: Vec<usize> = played.planned.iter().map(|planned| planned.recipient).collect();
+    // 1 and 3 each wait for a day on which there is room for somebody new.
+    assert_eq!(order, [0, 2, 4, 1, 5, 3]);
 }
 
 #[test]

@@ -6,16 +6,15 @@ use super::super::calendar::Calendar;
 use super::super::caps::{Counts, Week};
 use super::super::condition::Facts;
 use super::super::config::step::Tag;
-use super::super::spread;
 use super::{Recipient, reason};
 use crate::calendar::Zone;
 
 /// A recipient on the way.
 pub(super) struct Walker {
-    /// Their order among all.
-    pub(super) order: u64,
     /// The step at which they stand, as its number; none: at the end.
     pub(super) step: Option<usize>,
+    /// When they came there.
+    pub(super) reached: DateTime<Utc>,
     /// The day from which the campaign's days count.
     pub(super) start: NaiveDate,
     /// When it is over for them, whatever happens.
@@ -37,8 +36,8 @@ pub(super) struct Walker {
 impl Walker {
     pub(super) fn new(recipient: &Recipient, step: Option<usize>, today: NaiveDate) -> Walker {
         Walker {
-            order: spread::order(recipient.id),
             step,
+            reached: recipient.enters_at,
             start: today,
             deadline: None,
             facts: recipient.facts.clone(),

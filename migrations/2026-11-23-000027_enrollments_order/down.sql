@@ -1,0 +1,1 @@
+DROP INDEX CONCURRENTLY IF EXISTS sop_enrollments_order_idx;
