@@ -173,8 +173,8 @@ async fn a_plan_says_how_far_its_people_came_and_why_somebody_was_not_written_to
     assert_eq!(last["reasons"][0]["code"], "consent_missing");
     let inside = admin.get(&why(people[0])).await.expect(200);
     assert_eq!(
-        (&inside["reasons"][0]["code"], &inside["enrollment"]["state"]),
-        (&json!("in_plan"), &shown["state"])
+        (&inside["reasons"][0]["code"], &inside["enrollment"]["enrollment_id"]),
+        (&json!("in_plan"), &of_first["enrollment_id"])
     );
     let line = admin.get(&format!("/contacts/{}/enrollments", people[0])).await.expect(200);
     assert_eq!(line["items"].as_array().map(Vec::len), Some(1), "{line}");
