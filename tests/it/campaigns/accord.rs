@@ -185,9 +185,9 @@ async fn a_campaign_goes_as_it_was_rehearsed_while_workers_are_killed() {
 
     // As it was rehearsed.
     let same = course.compare(&foreseen, &stage, bottleneck, &went_wrong);
-    let (said, ended) = (rehearsed.ends_at.expect("an end"), course.ends_at());
+    let (ends, ended) = (rehearsed.ends_at.expect("an end"), course.ends_at());
     let share =
-        (ended - said).num_milliseconds().abs() as f64 * 100.0 / (ends - begins).num_milliseconds() as f64;
+        (ended - ends).num_milliseconds().abs() as f64 * 100.0 / (ends - begins).num_milliseconds() as f64;
     chaos::report(&format!(
         "accord: {} people over {} accounts, {} messages rehearsed in {took:.1?}; end foreseen {ends:.0?}, real {ended:.0?} \
          ({share:.2} % off); {} of {} days of accounts the same, {} messages on another day, {} at most\n\

@@ -174,6 +174,7 @@ impl Stage {
         let question = Question {
             contacts: None,
             starts_at: None,
+            by: None,
             answering: ANSWERING,
             ceilings: Ceilings { messages_per_minute: 600, api_calls_per_hour: 100_000 },
             links: None,
