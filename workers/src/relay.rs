@@ -4,13 +4,13 @@
 //! window of deliveries there. Any number of relays may run.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use diesel_async::AsyncConnection;
 use entropy_jobs::metrics::Metrics;
 use entropy_jobs::step;
 use entropy_schema::Db;
-use entropy_schema::record::{control, dispatch};
+use entropy_schema::record::{control, dispatch, statistics};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -29,8 +29,17 @@ const LANES: i64 = 200;
 /// How long an idle relay sleeps when nothing is known to come due: the net under lost wake-ups.
 const IDLE: Duration = Duration::from_secs(2);
 
+/// How soon a relay looks again that found all Redis takes there already, or the lanes that are due in somebody's hands.
+const SOON: Duration = Duration::from_millis(20);
+
+/// How long a relay sleeps that has found nothing but queues that are paused.
+const PAUSED: Duration = Duration::from_millis(500);
+
 /// How long a relay sleeps while Redis takes no deliveries.
 const REDIS_REFUSES: Duration = Duration::from_millis(500);
+
+/// How often a relay looks whether the tables have outgrown the plans of its statements.
+const STATISTICS: Duration = Duration::from_secs(1);
 
 /// When the rescuer looks at a delivery that nobody has claimed.
 pub(crate) const REDELIVER_AFTER_MS: i64 = 3000;
@@ -53,9 +62,14 @@ impl Relay {
     /// Runs until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
         let mut wakes = self.broker.wakes();
+        let mut looked: Option<Instant> = None;
         while !stop.is_cancelled() {
             // Whatever is announced from here on leads to another pass.
             wakes.mark_unchanged();
+            if looked.is_none_or(|looked| looked.elapsed() >= STATISTICS) {
+                self.refresh_statistics().await;
+                looked = Some(Instant::now());
+            }
             let rest = match self.pass().await {
                 Ok(rest) => rest,
                 Err(error) => {
@@ -69,6 +83,16 @@ impl Relay {
                 () = self.ended.notified() => {}
                 changed = wakes.changed() => if changed.is_err() { return },
             }
+        }
+    }
+
+    /// Before a pass: one that was planned over an empty table may take seconds over a full one.
+    async fn refresh_statistics(&self) {
+        let refreshed = async { statistics::refresh(&mut *self.db.conn().await?).await };
+        match refreshed.await {
+            Ok(tables) if tables.is_empty() => {}
+            Ok(tables) => tracing::info!(?tables, "tables have grown; their statements are planned anew"),
+            Err(error) => tracing::warn!(%error, "the sizes of the tables could not be looked at"),
         }
     }
 
@@ -91,8 +115,11 @@ impl Relay {
         if outlook.lanes || outlook.plain {
             let waiting = self.broker.lengths(&self.queues).await?;
             let fullest = waiting.iter().copied().max().unwrap_or(0);
+            let mut in_hands = false;
             if outlook.lanes && fullest < WINDOW {
-                more |= self.lanes(&mut conn).await?;
+                let found = self.lanes(&mut conn).await?;
+                in_hands = !found;
+                more |= found;
             }
             if outlook.plain {
                 for (queue, waiting) in self.queues.iter().zip(waiting) {
@@ -103,8 +130,8 @@ impl Relay {
                 }
             }
             if !more {
-                // Redis is full, or every waiting queue is paused: no use in looking again at once.
-                return Ok(Duration::from_millis(if fullest >= WINDOW { 20 } else { 500 }));
+                // No use in looking again at once.
+                return Ok(if fullest >= WINDOW || in_hands { SOON } else { PAUSED });
             }
         }
         if more {
@@ -114,6 +141,7 @@ impl Relay {
         Ok(next.min(IDLE))
     }
 
+    /// Hands out the heads of lanes that are due. False: whoever enqueues, ends or decides something of them just now holds each.
     async fn lanes(&self, conn: &mut entropy_schema::PooledConn) -> anyhow::Result<bool> {
         let picks = dispatch::pick_lanes(conn, LANES, REDELIVER_AFTER_MS).await?;
         self.deliver(&picks.dispatched).await?;

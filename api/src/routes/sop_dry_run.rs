@@ -67,9 +67,12 @@ struct ItemView {
     step_id: String,
     /// When it is sent; null: it is not.
     planned_at: Option<DateTime<Utc>>,
-    /// What it says, as it would be rendered now. Of a model's message, the text that is sent in its place.
+    /// What it says, as it would be rendered now, with stars in the place of masked words; of a model's message, the text that is sent
+    /// in its place; of one that is left out for its words, what it would have said.
     text: Option<String>,
-    /// Why it is not sent, or not at once: the codes of `why`, the weightiest first.
+    /// Why it is not sent, or not at once: the codes of `why`, the weightiest first. `held_for_review`: a person must look at it first,
+    /// because of its words if `sensitive_words` comes after it. Of a model's message also why the fallback text is sent: `budget`,
+    /// `workflow_missing`, `missing_variable`.
     reasons: Vec<String>,
     /// `sent`; `skipped`: it is left out; `exited`: the way ends here; `blocked`: nothing is sent to this contact as things are.
     outcome: String,
@@ -110,6 +113,8 @@ struct DryRunView {
     blocked: BTreeMap<String, usize>,
     /// Messages that would be sent.
     messages: usize,
+    /// Those of them that a person must look at first. They are planned as if that took no time.
+    to_review: usize,
     /// When the last is sent; null: none is.
     ends_at: Option<DateTime<Utc>>,
     /// When the last way ends, waits behind the last message included.
@@ -152,7 +157,8 @@ impl SopDryRun {
         let from = asked.cursor.as_deref().map(|cursor| decode(cursor)?.parse().map_err(|_| bad_cursor()));
         let from: usize = from.transpose()?.unwrap_or(0);
         let now = state.now().await;
-        let question = question(&state, asked.contact_ids, asked.assume.unwrap_or_default(), now)?;
+        let by = Some(caller.id);
+        let question = question(&state, by, asked.contact_ids, asked.assume.unwrap_or_default(), now)?;
         let turn = state.dry_runs.take(caller.organization_id).ok_or_else(|| {
             let detail = "A dry run of your organisation is under way. Wait for its answer, and ask again.";
             ApiError::too_many("dry_run_busy", detail, 2)
@@ -183,6 +189,7 @@ impl SopDryRun {
 /// Reads what is asked.
 fn question(
     state: &AppState,
+    by: Option<Uuid>,
     contacts: Option<Vec<Uuid>>,
     assume: Assume,
     now: DateTime<Utc>,
@@ -211,7 +218,7 @@ fn question(
     )]
     let answering = (share * 1000.0).round() as u16;
     let links = Some(state.links.clone());
-    Ok(Question { contacts, starts_at: assume.starts_at, answering, ceilings: state.ceilings, links })
+    Ok(Question { contacts, starts_at: assume.starts_at, by, answering, ceilings: state.ceilings, links })
 }
 
 /// Returns the text of a plan that is played, with its version; none: the draft, which must be sound.
@@ -270,6 +277,7 @@ fn view(played: &Played, version: Option<i32>, from: usize, limit: usize) -> Dry
         recipients: played.recipients,
         blocked: played.blocked.iter().map(|(code, count)| ((*code).to_owned(), *count)).collect(),
         messages: played.messages,
+        to_review: played.to_review,
         ends_at: played.ends_at,
         finishes_at: played.finishes_at,
         cost_yuan: played.bill.yuan.normalized().to_plain_string(),

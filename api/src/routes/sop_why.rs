@@ -215,6 +215,7 @@ async fn reasons(
     let question = Question {
         contacts: Some(vec![contact.id]),
         starts_at: None,
+        by: None,
         answering: 0,
         ceilings: state.ceilings,
         links: Some(state.links.clone()),

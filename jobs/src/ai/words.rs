@@ -144,6 +144,11 @@ fn folded(c: char) -> impl Iterator<Item = char> {
         .filter(|c| !c.is_whitespace() && !c.is_control() && !is_invisible(*c))
 }
 
+/// Whether a character is compared as itself, but for its case: nearly all that is written here.
+fn is_plain(c: char) -> bool {
+    matches!(c, '!'..='~' | '\u{4e00}'..='\u{9fff}')
+}
+
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{3164}'
         | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
@@ -206,23 +211,25 @@ impl Words {
         // For each byte of the compared text, the character that it comes from.
         let mut origin = Vec::with_capacity(text.len());
         for (place, c) in chars.iter().enumerate() {
-            for folded in folded(*c) {
-                compared.push(folded);
-                origin.resize(compared.len(), place);
+            match is_plain(*c) {
+                true => compared.push(c.to_ascii_lowercase()),
+                false => compared.extend(folded(*c)),
             }
+            origin.resize(compared.len(), place);
         }
-        let mut found = vec![false; self.words.len()];
+        let mut found = Vec::new();
         let mut masked = vec![false; chars.len()];
         for hit in automaton.find_overlapping_iter(&compared) {
             let word = hit.pattern().as_usize();
-            found[word] = true;
+            found.push(word);
             if self.words[word].1 == Action::Mask && hit.end() > hit.start() {
                 let (first, last) = (origin[hit.start()], origin[hit.end() - 1]);
                 masked[first..=last].fill(true);
             }
         }
-        let hits: Vec<(Uuid, Action)> =
-            self.words.iter().zip(&found).filter(|(_, found)| **found).map(|(word, _)| *word).collect();
+        found.sort_unstable();
+        found.dedup();
+        let hits: Vec<(Uuid, Action)> = found.into_iter().map(|word| self.words[word]).collect();
         Verdict {
             action: hits.iter().map(|(_, action)| *action).max(),
             text: chars.iter().zip(masked).map(|(c, masked)| if masked { '＊' } else { *c }).collect(),
@@ -291,6 +298,13 @@ mod tests {
             ("  \u{200d}", ""),
         ] {
             assert_eq!(normalize(text), compared, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_compared_as_itself_has_no_other_form() {
+        for c in ('\0'..='\u{ffff}').filter(|c| is_plain(*c)) {
+            assert_eq!(normalize(&c.to_string()), c.to_ascii_lowercase().to_string(), "{c:?}");
         }
     }
 

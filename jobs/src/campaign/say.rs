@@ -3,6 +3,8 @@
 //! A text stands in the step's row before anything is sent that says it: what a model has written, and what waits for a person,
 //! outlasts every wait and every process.
 
+use std::collections::HashMap;
+
 use chrono::TimeDelta;
 use entropy_schema::campaigns::steps::{SendJob, Step as Row};
 
@@ -17,6 +19,7 @@ use crate::sop::config::rules::OnExpired;
 use crate::sop::config::step::{OnMissingVariable, Review, Step};
 use crate::sop::late;
 use crate::sop::spread::{self, Turn};
+use crate::sop::template::Given;
 
 /// The reason of a step whose text is being written by a model; its job is the one that writes.
 pub(super) const WRITING: &str = "writing";
@@ -28,7 +31,7 @@ pub const HELD: &str = "held_for_review";
 const REVIEW: TimeDelta = TimeDelta::days(3);
 
 /// What a step has to say.
-enum Words {
+pub(super) enum Words {
     /// This.
     Say(Outgoing),
     /// This, once a person has looked at it.
@@ -222,10 +225,7 @@ impl Walk<'_> {
         if let Some(text) = ready {
             return checked(situation, Outgoing::text(text), true);
         }
-        match send::render(situation, step) {
-            Rendered::Message(outgoing) => checked(situation, *outgoing, false),
-            Rendered::Not { code, exits } => Words::Nothing { code, exits },
-        }
+        own_words(situation, step, &situation.for_texts())
     }
 
     /// A text waits for a person, until the step is late.
@@ -243,8 +243,17 @@ impl Walk<'_> {
     }
 }
 
+/// Returns the plan's own words for a step, held against those that the organisation minds: of a model's step, its fallback text.
+/// `given`: what texts may say.
+pub(super) fn own_words(situation: &Situation<'_>, step: &Step, given: &HashMap<String, Given>) -> Words {
+    match send::render(situation, step, given) {
+        Rendered::Message(outgoing) => checked(situation, *outgoing, false),
+        Rendered::Not { code, exits } => Words::Nothing { code, exits },
+    }
+}
+
 /// Holds a text against the words that the organisation minds. `decided`: a person has looked at it.
-fn checked(situation: &Situation<'_>, mut outgoing: Outgoing, decided: bool) -> Words {
+pub(super) fn checked(situation: &Situation<'_>, mut outgoing: Outgoing, decided: bool) -> Words {
     if let (Message::Text(text), Some(words)) = (&mut outgoing.message, &situation.words) {
         let found = words.check(&text.text);
         match found.action {

@@ -1,5 +1,7 @@
 //! From a step to the message that it sends, and to the job that sends it.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use entropy_schema::campaigns::enrollments::Enrollment;
 use entropy_schema::campaigns::steps;
@@ -20,7 +22,7 @@ use crate::message::{MAX_TEXT_CHARS, Message, Text};
 use crate::provider::ErrorClass;
 use crate::services::Context;
 use crate::sop::config::step::{OnMissingVariable, Step};
-use crate::sop::template;
+use crate::sop::template::{self, Given};
 use crate::step;
 
 /// How long the job of an earlier try is waited for that is about to end at its gate.
@@ -69,8 +71,8 @@ pub(super) enum Rendered {
     },
 }
 
-/// Renders what a step sends, with what is known now.
-pub(super) fn render(situation: &Situation<'_>, step: &Step) -> Rendered {
+/// Renders what a step sends, with what is known now. `given`: what texts may say.
+pub(super) fn render(situation: &Situation<'_>, step: &Step, given: &HashMap<String, Given>) -> Rendered {
     let (text, exits) = match step {
         Step::Send(step) => {
             let exits = step.on_missing_variable.unwrap_or_default();
@@ -89,7 +91,7 @@ pub(super) fn render(situation: &Situation<'_>, step: &Step) -> Rendered {
         Step::AiSend(step) => (step.fallback_text.as_str(), OnMissingVariable::Skip),
         _ => ("", OnMissingVariable::Skip),
     };
-    match template::render(text, &situation.plan.config.variables, &situation.for_texts()) {
+    match template::render(text, &situation.plan.config.variables, given) {
         template::Rendered::Missing(_) => Rendered::Not { code: "missing_variable", exits },
         template::Rendered::Text(text) if text.trim().is_empty() || text.chars().count() > MAX_TEXT_CHARS => {
             Rendered::Not { code: "text_length", exits }

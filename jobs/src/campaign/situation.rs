@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use chrono::{DateTime, Days, TimeDelta, Timelike, Utc};
+use chrono::{DateTime, TimeDelta, Timelike, Utc};
 use entropy_schema::campaigns::enrollments::Enrollment;
 use entropy_schema::campaigns::facts::{self, Facts, Since};
 use entropy_schema::{Conn, Result};
@@ -158,24 +158,16 @@ impl<'a> Situation<'a> {
     pub async fn count(&mut self, conn: &mut Conn, waiting: bool) -> Result<()> {
         let zone = self.house_zone();
         let today = day_of(self.now, zone);
-        let before = |days: u64| begins(today.checked_sub_days(Days::new(days)).unwrap_or(today), zone);
         let since = Since {
             enrollment: self.enrollment.id,
             contact: self.enrollment.contact_id,
             account: self.enrollment.account_id,
-            day: before(0),
-            week: before(caps::WEEK as u64 - 1),
+            day: begins(today, zone),
+            week: caps::week_begins(today, zone),
             answered: self.answered_at(),
         };
         let rows = facts::counts(conn, &since).await?;
         let number = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
-        let mut contact = [0; caps::WEEK];
-        for sent_at in &rows.contact {
-            let days = (today - day_of(*sent_at, zone)).num_days();
-            if let Some(day) = usize::try_from(days).ok().and_then(|days| contact.get_mut(days)) {
-                *day += 1;
-            }
-        }
         let facts = self.facts;
         self.row = Some(Row {
             pace: pace(
@@ -186,7 +178,7 @@ impl<'a> Situation<'a> {
             last_place: rows.account_last_place,
         });
         self.counts = Some(Counts {
-            contact,
+            contact: caps::week(&rows.contact, today, zone),
             contact_last: rows.contact_last,
             unanswered: number(rows.unanswered),
             answered_before: self.answered_at().is_some(),

@@ -21,6 +21,23 @@ pub const WEEK: usize = 7;
 /// Messages by day: today, yesterday, and so on.
 pub type Week = [u32; 7];
 
+/// Returns when the week begins that ends with today.
+pub fn week_begins(today: NaiveDate, zone: Zone) -> DateTime<Utc> {
+    begins(today.checked_sub_days(Days::new(WEEK as u64 - 1)).unwrap_or(today), zone)
+}
+
+/// Counts messages by the day on which they were sent. What is older than a week is not in there.
+pub fn week(sent_at: &[DateTime<Utc>], today: NaiveDate, zone: Zone) -> Week {
+    let mut week = [0; WEEK];
+    for at in sent_at {
+        let days = (today - day_of(*at, zone)).num_days();
+        if let Some(day) = usize::try_from(days).ok().and_then(|days| week.get_mut(days)) {
+            *day += 1;
+        }
+    }
+    week
+}
+
 /// Messages of an account in its first days, by how many days ago it first logged in.
 const WARM_UP: [(i64, u32); 2] = [(3, 20), (7, 50)];
 
@@ -373,6 +390,22 @@ mod tests {
 
     fn deferred(until: &str, reason: Cap) -> Verdict {
         Verdict::Deferred { until: shanghai(until), reason }
+    }
+
+    #[test]
+    fn a_week_is_counted_by_the_days_of_its_zone() {
+        let (today, zone) = (day("2026-11-23"), zone(None));
+        assert_eq!(week_begins(today, zone), shanghai("2026-11-17T00:00"));
+        let sent = [
+            "2026-11-23T00:00",
+            "2026-11-22T23:59",
+            "2026-11-22T00:00",
+            "2026-11-17T00:00",
+            "2026-11-16T23:59",
+            "2026-11-24T00:00", // By a clock that is ahead.
+        ];
+        assert_eq!(week(&sent.map(shanghai), today, zone), [1, 2, 0, 0, 0, 0, 1]);
+        assert_eq!(week(&[], today, zone), [0; WEEK]);
     }
 
     #[test]

@@ -1,18 +1,87 @@
 //! What a dry run must know of people who are in no plan yet, of the accounts that would write to them, and of what that
 //! would cost: many at a time, one statement per subject, nothing locked.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use bigdecimal::BigDecimal;
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{Array, BigInt, Integer, Nullable, Numeric, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{
+    Array, BigInt, Bool, Integer, Nullable, Numeric, Text, Timestamptz, Uuid as SqlUuid,
+};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
+use super::candidates::{CANDIDATES, Candidate};
 use super::facts::{FACTS, Facts};
 use crate::{Conn, Result};
+
+/// [`CANDIDATES`] for many at once, and besides what plans those people have been in. Of each by itself that is looked up account by
+/// account; here it is asked once for all of them.
+static CANDIDATES_AT_ONCE: LazyLock<[String; 2]> = LazyLock::new(|| {
+    const BEFORE: &str = "LEFT JOIN LATERAL (\n    SELECT ";
+    const AFTER: &str = "\n      AND same.wxid = k.wxid\n) was ON true\n";
+    let ends = CANDIDATES.find(BEFORE).zip(CANDIDATES.find(AFTER)).filter(|(from, to)| from < to);
+    let Some((from, to)) = ends else { return [CANDIDATES.to_owned(), String::new()] };
+    let who = format!("{}{}", &CANDIDATES[..from], &CANDIDATES[to + AFTER.len()..])
+        .replace("COALESCE(was.in_plan, false)", "false")
+        .replace("COALESCE(was.in_other_plan, false)", "false")
+        .replace("COALESCE(was.times, 0)", "0::bigint")
+        .replace("was.ended_at", "NULL::timestamptz AS ended_at");
+    let was = &CANDIDATES[from + BEFORE.len()..to];
+    [who, format!("SELECT same.wxid, {was} AND same.wxid = ANY($2) GROUP BY same.wxid")]
+});
+
+/// What plans a person has been in, under any account.
+#[derive(QueryableByName)]
+struct Was {
+    #[diesel(sql_type = Text)]
+    wxid: String,
+    #[diesel(sql_type = Bool)]
+    in_plan: bool,
+    #[diesel(sql_type = Bool)]
+    in_other_plan: bool,
+    #[diesel(sql_type = BigInt)]
+    times: i64,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    ended_at: Option<DateTime<Utc>>,
+}
+
+/// Reads what decides whether a plan takes contacts of the organisation, as [`super::candidates::look_at`] does for a page.
+pub async fn candidates(
+    conn: &mut Conn,
+    organization: Uuid,
+    contacts: &[Uuid],
+    sop: Uuid,
+    purpose: Option<&str>,
+) -> Result<Vec<Candidate>> {
+    let [who, was] = &*CANDIDATES_AT_ONCE;
+    // Planned each time, for as many as there are.
+    let mut candidates: Vec<Candidate> = sql_query(who.as_str())
+        .bind::<SqlUuid, _>(organization)
+        .bind::<Array<SqlUuid>, _>(contacts)
+        .bind::<SqlUuid, _>(sop)
+        .bind::<Nullable<Text>, _>(purpose)
+        .load(conn)
+        .await?;
+    let people: Vec<&str> = candidates.iter().map(|candidate| candidate.wxid.as_str()).collect();
+    let was: Vec<Was> = sql_query(was.as_str())
+        .bind::<SqlUuid, _>(organization)
+        .bind::<Array<Text>, _>(people)
+        .bind::<SqlUuid, _>(sop)
+        .load(conn)
+        .await?;
+    let was: HashMap<String, Was> = was.into_iter().map(|was| (was.wxid.clone(), was)).collect();
+    for candidate in &mut candidates {
+        if let Some(was) = was.get(&candidate.wxid) {
+            (candidate.in_plan, candidate.in_other_plan) = (was.in_plan, was.in_other_plan);
+            (candidate.times, candidate.ended_at) = (was.times, was.ended_at);
+        }
+    }
+    Ok(candidates)
+}
 
 /// What is known around somebody, were they in a plan.
 #[derive(Debug, Clone, QueryableByName)]
@@ -31,10 +100,11 @@ static FACTS_OF_CONTACTS: LazyLock<String> = LazyLock::new(|| {
         .replacen("SELECT ", "SELECT k.id AS contact_id, ", 1)
         .replace(
             "FROM sop_enrollments e\n",
-            "FROM (SELECT x.id AS contact_id, x.account_id, x.organization_id, $3::uuid AS sop_id FROM contacts x
-                WHERE x.id = ANY($1) AND x.organization_id = $2) e\n",
+            "FROM contacts k CROSS JOIN LATERAL (
+                SELECT k.id AS contact_id, k.account_id, k.organization_id, $3::uuid AS sop_id) e\n",
         )
-        .replace("WHERE e.id = $1", "");
+        .replace("JOIN contacts k ON k.id = e.contact_id\n", "")
+        .replace("WHERE e.id = $1", "WHERE k.id = ANY($1) AND k.organization_id = $2");
     let calendars = facts.find("(SELECT jsonb_object_agg(").zip(facts.find(" AS calendars"));
     let Some((from, to)) = calendars.filter(|(from, to)| from < to) else { return facts };
     format!("{}NULL::jsonb{}", &facts[..from], &facts[to..])
@@ -96,6 +166,9 @@ pub struct Sender {
     /// The account.
     #[diesel(sql_type = SqlUuid)]
     pub id: Uuid,
+    /// Whose it is, of our people.
+    #[diesel(sql_type = SqlUuid)]
+    pub user_id: Uuid,
     /// Limit.
     #[diesel(sql_type = Integer)]
     pub messages_per_minute: i32,
@@ -133,7 +206,7 @@ pub async fn senders(
     day: DateTime<Utc>,
 ) -> Result<Vec<Sender>> {
     Ok(sql_query(
-        "SELECT a.id, a.messages_per_minute, a.min_gap_ms, a.messages_per_day, a.recipients_per_minute,
+        "SELECT a.id, a.user_id, a.messages_per_minute, a.min_gap_ms, a.messages_per_day, a.recipients_per_minute,
              a.api_calls_per_hour, COALESCE(a.token_key, '') AS token_key,
              (SELECT count(*) FROM sop_steps s WHERE s.account_id = a.id AND s.sent_at >= $3) AS sent,
              (SELECT count(*) FROM sop_steps s WHERE s.account_id = a.id AND s.state = 'due') AS waiting,
@@ -227,5 +300,17 @@ mod tests {
             "{facts}"
         );
         assert!(!facts.contains("sop_enrollments") && !facts.contains("e.id"), "{facts}");
+        assert_eq!(facts.matches("contacts k").count(), 1, "{facts}");
+    }
+
+    #[test]
+    fn what_is_asked_of_many_is_what_is_asked_of_each() {
+        let [who, was] = &*CANDIDATES_AT_ONCE;
+        assert!(!who.contains("was") && who.ends_with("ORDER BY k.id"), "{who}");
+        assert!(was.starts_with("SELECT same.wxid, bool_or(") && was.contains("ended_at"), "{was}");
+        assert!(
+            was.contains("o.organization_id = $1") && !was.contains("k.") && !was.contains("$4"),
+            "{was}"
+        );
     }
 }

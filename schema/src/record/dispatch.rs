@@ -47,6 +47,8 @@ pub struct Outlook {
     pub next_in_ms: Option<i64>,
 }
 
+// In the whole order of the queues' index, here and where tenants are walked, so that none but that one will do: with statistics
+// of a backlog of lanes, any other looks as good.
 const OUTLOOK: &str = "\
 SELECT
     COALESCE((SELECT due_at FROM pending WHERE due_at IS NOT NULL ORDER BY due_at LIMIT 1) <= clock_timestamp(), false)
@@ -55,7 +57,8 @@ SELECT
     COALESCE((SELECT runnable_at FROM lanes WHERE runnable_at IS NOT NULL AND paused_at IS NULL
         ORDER BY runnable_at LIMIT 1) <= clock_timestamp(), false) AS lanes,
     EXISTS (SELECT FROM unnest($1) AS q (queue) CROSS JOIN LATERAL (
-        SELECT FROM pending p WHERE p.queue = q.queue AND p.lane_id IS NULL AND p.due_at IS NULL LIMIT 1) AS first)
+        SELECT FROM pending p WHERE p.queue = q.queue AND p.lane_id IS NULL AND p.due_at IS NULL
+        ORDER BY p.organization_id, p.class, p.seq LIMIT 1) AS first)
         AS plain,
     CEIL(EXTRACT(EPOCH FROM LEAST(
         (SELECT due_at FROM pending WHERE due_at IS NOT NULL ORDER BY due_at LIMIT 1),
@@ -238,10 +241,10 @@ static PICK_PLAIN: LazyLock<String> = LazyLock::new(|| {
         "\
 WITH RECURSIVE tenants AS (
     (SELECT organization_id, 1 AS n FROM pending
-        WHERE queue = $3 AND lane_id IS NULL AND due_at IS NULL ORDER BY organization_id LIMIT 1)
+        WHERE queue = $3 AND lane_id IS NULL AND due_at IS NULL ORDER BY organization_id, class, seq LIMIT 1)
     UNION ALL
     SELECT (SELECT p.organization_id FROM pending p WHERE p.queue = $3 AND p.lane_id IS NULL AND p.due_at IS NULL
-        AND p.organization_id > t.organization_id ORDER BY p.organization_id LIMIT 1), t.n + 1
+        AND p.organization_id > t.organization_id ORDER BY p.organization_id, p.class, p.seq LIMIT 1), t.n + 1
     FROM tenants t WHERE t.organization_id IS NOT NULL
 ), active AS (
     SELECT t.organization_id FROM tenants t WHERE t.organization_id IS NOT NULL

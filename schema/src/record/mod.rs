@@ -19,6 +19,7 @@
 //! | [`rescue`] | finds lost deliveries and dead workers' jobs | the rescuer |
 //! | [`control`] | cancel, revive, resolve | operators over the API |
 //! | [`reschedule`] | moves the time of a job that waits for it | whoever collects for it |
+//! | [`statistics`] | has statements planned anew over tables that have grown | the relay |
 
 pub mod claim;
 pub mod control;
@@ -27,3 +28,4 @@ pub mod enqueue;
 pub mod finish;
 pub mod reschedule;
 pub mod rescue;
+pub mod statistics;

@@ -124,9 +124,10 @@ impl Step {
         }
     }
 
-    /// Tells whether a death here is also tried while a model writes a campaign's text: its answer is lost with the process.
+    /// Tells whether a death here is also tried while a model writes a campaign's text: its answer is lost with the process, and
+    /// then the job.
     pub(super) fn is_of_a_campaigns_text(&self) -> bool {
-        self.name == "ask.read"
+        matches!(self.name, "ask.read" | "ask.looked_up")
     }
 
     /// Tells whether a death here is also tried with a campaign's message under way: nobody can know of it, or it was sent.

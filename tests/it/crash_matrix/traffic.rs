@@ -113,10 +113,7 @@ impl Traffic {
                 audience.assert_kept(platform).await;
                 0
             }
-            Traffic::Writing(writing) => {
-                writing.assert_kept(platform).await;
-                0
-            }
+            Traffic::Writing(writing) => writing.assert_kept(platform).await,
         }
     }
 }

@@ -31,8 +31,8 @@ impl Writing {
         self.plan.bring_in("state = 'completed' AND outcome = '已完成'").await;
     }
 
-    /// Panics unless each heard one text, and each call of the model is in the ledger once.
-    pub(super) async fn assert_kept(&self, platform: &Platform) {
+    /// Panics unless each heard one text, and each call of the model is in the ledger once. Returns how many jobs are dead.
+    pub(super) async fn assert_kept(&self, platform: &Platform) -> usize {
         let plan = &self.plan;
         let runs = "SELECT count(*) AS n FROM ai_runs";
         assert_eq!(
@@ -47,5 +47,7 @@ impl Writing {
         assert_eq!(i64::try_from(own).expect("a count"), lost, "where nothing is known of the model's text");
         dialogue::assert_booked(&platform.db).await;
         plan.assert_sound(platform).await;
+        let dead = "SELECT count(*) AS n FROM jobs WHERE kind = 'sop_write' AND final_state = 'dead'";
+        usize::try_from(plan.number(dead).await).expect("a count")
     }
 }

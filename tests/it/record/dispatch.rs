@@ -1,15 +1,24 @@
 //! What may run now, and in which order.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
+use diesel_async::SimpleAsyncConnection;
+use entropy_jobs::metrics::Metrics;
+use entropy_jobs::secret::Secret;
 use entropy_schema::record::dispatch;
 use entropy_schema::record::enqueue::NewJob;
 use entropy_schema::{lanes, queues};
+use entropy_workers::broker::Broker;
+use entropy_workers::relay::Relay;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::harness::Book;
 use crate::harness::book::{end_of, retry_of};
+use crate::harness::servers::RedisServer;
+use crate::harness::{Book, eventually, secs};
 
 #[tokio::test]
 async fn a_lane_hands_out_one_job_at_a_time_and_in_order() {
@@ -244,4 +253,34 @@ async fn the_sweep_finds_a_lane_that_lost_its_mark_and_no_lane_that_waits_for_a_
     assert!(book.dispatch().await.is_empty(), "nobody knows that it is not busy");
     assert_eq!(sweep().await, 1);
     assert_eq!(book.dispatch_one().await.class, 2);
+}
+
+#[tokio::test]
+async fn a_lane_that_somebody_holds_for_a_moment_is_looked_at_again_at_once() {
+    let book = Book::open().await;
+    let redis = RedisServer::shared().await;
+    let namespace = format!("it{:016x}", fastrand::u64(..));
+    let relay = Relay {
+        db: book.db.clone(),
+        broker: Broker::new(&Secret::new(redis.url()), &namespace).expect("a broker"),
+        queues: entropy_jobs::kinds::registry().queues(),
+        ended: Arc::new(Notify::new()),
+        metrics: Arc::new(Metrics::new().expect("counters")),
+    };
+    let lane = book.lane().await;
+    let job = NewJob { kind: "send_message", queue: "send", ..book.job_in(lane, "a", 0) };
+    book.enqueue(std::slice::from_ref(&job)).await;
+
+    let mut holder = book.conn().await;
+    let held = format!("BEGIN; SELECT id FROM lanes WHERE id = '{lane}' FOR UPDATE");
+    holder.batch_execute(&held).await.expect("the lane");
+    eventually("the relay finds it in somebody's hands", secs(10), async || {
+        let rest = relay.pass().await.expect("a pass");
+        if rest <= Duration::from_millis(50) { Ok(()) } else { Err(format!("it rests for {rest:?}")) }
+    })
+    .await;
+    holder.batch_execute("ROLLBACK").await.expect("let go");
+    assert_eq!(book.number("SELECT count(*) AS n FROM leases").await, 0);
+    relay.pass().await.expect("a pass");
+    assert_eq!(book.number("SELECT count(*) AS n FROM leases").await, 1, "handed out");
 }

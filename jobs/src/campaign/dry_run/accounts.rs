@@ -20,6 +20,9 @@ pub(super) struct Played {
     pub(super) limits: Vec<Limit>,
 }
 
+/// Calls, oldest first.
+type Used = Vec<(DateTime<Utc>, usize)>;
+
 /// Puts accounts together with what they have sent. `shift` is by how much the clock of campaigns is ahead of the true one, in
 /// which calls are counted.
 pub(super) fn played(
@@ -31,29 +34,39 @@ pub(super) fn played(
     shift: TimeDelta,
 ) -> Played {
     let number = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
-    let used_by = |ids: &[Uuid], period: TimeDelta| -> Vec<(DateTime<Utc>, usize)> {
-        let own = calls.iter().filter(|calls| ids.contains(&calls.account_id));
-        own.map(|calls| ((calls.until + shift).min(now), usize::try_from(calls.calls).unwrap_or_default()))
-            .filter(|(at, _)| *at > now - period)
-            .collect()
-    };
     let most = |n: i32| usize::try_from(n).unwrap_or_default();
-    let (mut limits, mut tokens) = (Vec::new(), HashMap::<&str, usize>::new());
+    let (hour, day) = (TimeDelta::hours(1), TimeDelta::days(1));
+    let tokens: HashMap<Uuid, &str> =
+        senders.iter().map(|sender| (sender.id, sender.token_key.as_str())).collect();
+    let mut least = HashMap::<&str, i32>::new();
+    for sender in senders {
+        // Each account looks at the token's hour with its own number; the smallest holds for the rest of them.
+        let least = least.entry(&sender.token_key).or_insert(sender.api_calls_per_hour);
+        *least = sender.api_calls_per_hour.min(*least);
+    }
+    let (mut used_in_day, mut used_in_hour) = (HashMap::<Uuid, Used>::new(), HashMap::<&str, Used>::new());
+    for calls in calls {
+        let at = (calls.until + shift).min(now);
+        let used = (at, usize::try_from(calls.calls).unwrap_or_default());
+        if at > now - day {
+            used_in_day.entry(calls.account_id).or_default().push(used);
+        }
+        if let Some(token) = tokens.get(&calls.account_id).filter(|_| at > now - hour) {
+            used_in_hour.entry(*token).or_default().push(used);
+        }
+    }
+    let (mut limits, mut known_tokens) = (Vec::new(), HashMap::<&str, usize>::new());
     let mut accounts = Vec::with_capacity(senders.len());
     for sender in senders {
-        let token = *tokens.entry(&sender.token_key).or_insert_with(|| {
-            let same = senders.iter().filter(|other| other.token_key == sender.token_key);
-            let ids: Vec<Uuid> = same.clone().map(|other| other.id).collect();
-            // Each account looks at the token's hour with its own number; the smallest holds for the rest of them.
-            let calls = same.map(|other| other.api_calls_per_hour).min().unwrap_or_default();
-            let period = TimeDelta::hours(1);
-            let most = most(calls.min(ceilings.api_calls_per_hour));
-            limits.push(Limit { most, period, used: used_by(&ids, period) });
+        let key = sender.token_key.as_str();
+        let token = *known_tokens.entry(key).or_insert_with(|| {
+            let calls = least.get(key).copied().unwrap_or_default().min(ceilings.api_calls_per_hour);
+            let used = used_in_hour.remove(key).unwrap_or_default();
+            limits.push(Limit { most: most(calls), period: hour, used });
             limits.len() - 1
         });
-        let period = TimeDelta::days(1);
-        let used = used_by(&[sender.id], period);
-        limits.push(Limit { most: most(sender.messages_per_day), period, used });
+        let used = used_in_day.remove(&sender.id).unwrap_or_default();
+        limits.push(Limit { most: most(sender.messages_per_day), period: day, used });
         // Every message goes to somebody else.
         let per_minute =
             sender.messages_per_minute.min(ceilings.messages_per_minute).min(sender.recipients_per_minute);
@@ -78,6 +91,7 @@ mod tests {
         let now = DateTime::UNIX_EPOCH + TimeDelta::days(100);
         let sender = |id: u128, token_key: &str| Sender {
             id: Uuid::from_u128(id),
+            user_id: Uuid::nil(),
             messages_per_minute: 40,
             min_gap_ms: 1000,
             messages_per_day: 500,

@@ -52,6 +52,8 @@ pub(super) struct Written<'a> {
     pub(super) at: DateTime<Utc>,
     pub(super) recipient: usize,
     pub(super) account: Uuid,
+    /// The person of ours who is charged for it.
+    pub(super) user: Uuid,
     pub(super) workflow: &'a str,
 }
 
@@ -88,6 +90,11 @@ impl Costs {
         Ok(Costs { rates, budgets })
     }
 
+    /// Tells whether the organisation has a workflow of this name.
+    pub(super) fn know(&self, workflow: &str) -> bool {
+        self.rates.iter().any(|rate| rate.workflow == workflow)
+    }
+
     /// Adds up what messages cost, given in the order of time. Returns those for which no budget has room, too.
     pub(super) fn bill<'a>(
         &self,
@@ -100,6 +107,7 @@ impl Costs {
         let each = config.caps.ai_budget_yuan_per_enrollment.as_ref().map(|yuan| yuan.amount().clone());
         let (mut people, mut refused) = (HashMap::<usize, BigDecimal>::new(), Vec::new());
         let mut spent: HashMap<(Uuid, NaiveDate), BigDecimal> = HashMap::new();
+        let mut concerned_by: HashMap<(Uuid, Uuid), Vec<&Standing>> = HashMap::new();
         for (number, message) in written.enumerate() {
             let Some(rate) = self.rates.iter().find(|rate| rate.workflow == message.workflow) else {
                 continue;
@@ -109,21 +117,20 @@ impl Costs {
                 refused.push(number);
                 continue;
             }
-            let concerned = self.budgets.iter().filter(|one| match one.budget.scope.as_str() {
-                "organization" => true,
-                "account" => one.budget.scope_id == message.account,
-                "sop" => one.budget.scope_id == plan,
-                _ => false,
-            });
+            let whose = (message.account, message.user);
+            let concerned = concerned_by.entry(whose).or_insert_with(|| self.concerning(plan, whose));
+            let moment = periods(message.at, zone);
             let concerned: Vec<(&Standing, NaiveDate)> =
-                concerned.map(|one| (one, periods(message.at, zone).of(&one.budget.period))).collect();
+                concerned.iter().map(|one| (*one, moment.of(&one.budget.period))).collect();
             let has_room = |(one, starts_on): &(&Standing, NaiveDate)| {
                 let before = match *starts_on == one.starts_on {
                     true => &one.spent_yuan + &one.reserved_yuan,
                     false => BigDecimal::zero(),
                 };
                 let so_far = spent.get(&(one.budget.id, *starts_on)).cloned().unwrap_or_default();
-                before + so_far + &rate.reserve <= one.budget.limit_yuan
+                let used = before + so_far;
+                // One that is used up has no room for a run that reserves nothing, either.
+                used < one.budget.limit_yuan && used + &rate.reserve <= one.budget.limit_yuan
             };
             if !concerned.iter().all(has_room) {
                 bill.budget_ends_at = bill.budget_ends_at.or(Some(message.at));
@@ -138,6 +145,18 @@ impl Costs {
         }
         (bill, refused)
     }
+
+    /// Returns the budgets from which a message is paid of this account, for which this person of ours is charged.
+    fn concerning(&self, plan: Uuid, (account, user): (Uuid, Uuid)) -> Vec<&Standing> {
+        let concerns = |one: &&Standing| match one.budget.scope.as_str() {
+            "organization" => true,
+            "account" => one.budget.scope_id == account,
+            "user" => one.budget.scope_id == user,
+            "sop" => one.budget.scope_id == plan,
+            _ => false,
+        };
+        self.budgets.iter().filter(concerns).collect()
+    }
 }
 
 #[cfg(test)]
@@ -150,44 +169,87 @@ mod tests {
         text.parse().expect("an amount")
     }
 
-    #[test]
-    fn a_budget_that_is_used_up_makes_room_again_in_its_next_period() {
-        let organization = Uuid::nil();
-        let at = |text: &str| -> DateTime<Utc> { format!("{text}:00+08:00").parse().expect("a time") };
-        let zone = crate::calendar::zone(None);
+    fn at(text: &str) -> DateTime<Utc> {
+        format!("{text}:00+08:00").parse().expect("a time")
+    }
+
+    /// A budget of a day, on the day on which these tests begin.
+    fn standing(id: u128, scope: &str, whose: u128, limit: &str, spent: &str, reserved: &str) -> Standing {
         let budget = budgets::Budget {
-            id: Uuid::from_u128(1),
-            organization_id: organization,
-            scope: "organization".to_owned(),
-            scope_id: organization,
+            id: Uuid::from_u128(id),
+            organization_id: Uuid::nil(),
+            scope: scope.to_owned(),
+            scope_id: Uuid::from_u128(whose),
             period: "day".to_owned(),
-            limit_yuan: yuan("1.00"),
+            limit_yuan: yuan(limit),
             updated_by: None,
             updated_at: at("2026-11-23T00:00"),
         };
-        let standing = Standing {
+        Standing {
             budget,
             starts_on: "2026-11-23".parse().expect("a day"),
-            spent_yuan: yuan("0.40"),
-            reserved_yuan: yuan("0.10"),
-        };
-        let rate = Rate { workflow: "writer".into(), yuan_each: yuan("0.2"), runs: 3, reserve: yuan("0.3") };
-        let costs = Costs { rates: vec![rate], budgets: vec![standing] };
+            spent_yuan: yuan(spent),
+            reserved_yuan: yuan(reserved),
+        }
+    }
+
+    /// What a run of the writer has cost, with what is reserved for one.
+    fn rate(each: &str, reserve: &str) -> Rate {
+        Rate { workflow: "writer".into(), yuan_each: yuan(each), runs: 3, reserve: yuan(reserve) }
+    }
+
+    fn plan(most_each: &str) -> WorkflowConfig {
         let mut config: serde_json::Value =
             serde_json::from_str(include_str!("../../sop/examples/new_lead_3_days.json")).expect("JSON");
-        config["caps"]["ai_budget_yuan_per_enrollment"] = json!("0.50");
-        let config = WorkflowConfig::parse(&config).expect("a plan");
-        let written =
-            |recipient, time| Written { at: at(time), recipient, account: Uuid::nil(), workflow: "writer" };
+        config["caps"]["ai_budget_yuan_per_enrollment"] = json!(most_each);
+        WorkflowConfig::parse(&config).expect("a plan")
+    }
+
+    fn written(recipient: usize, user: u128, time: &str) -> Written<'static> {
+        let (account, user) = (Uuid::nil(), Uuid::from_u128(user));
+        Written { at: at(time), recipient, account, user, workflow: "writer" }
+    }
+
+    #[test]
+    fn a_budget_that_is_used_up_makes_room_again_in_its_next_period() {
+        let zone = crate::calendar::zone(None);
+        let budget = standing(1, "organization", 0, "1.00", "0.40", "0.10");
+        let costs = Costs { rates: vec![rate("0.2", "0.3")], budgets: vec![budget] };
         let messages = [
-            written(0, "2026-11-23T10:00"),
-            written(1, "2026-11-23T11:00"), // 0.70 spent or reserved: 0.3 more fit.
-            written(2, "2026-11-23T12:00"),
-            written(0, "2026-11-24T10:00"),
-            written(0, "2026-11-24T11:00"), // Of its own 0.50, 0.40 is spent.
+            written(0, 0, "2026-11-23T10:00"),
+            written(1, 0, "2026-11-23T11:00"), // 0.70 spent or reserved: 0.3 more fit.
+            written(2, 0, "2026-11-23T12:00"),
+            written(0, 0, "2026-11-24T10:00"),
+            written(0, 0, "2026-11-24T11:00"), // Of its own 0.50, 0.40 is spent.
         ];
-        let (bill, refused) = costs.bill(Uuid::nil(), &config, zone, messages.into_iter());
+        let (bill, refused) = costs.bill(Uuid::nil(), &plan("0.50"), zone, messages.into_iter());
         assert_eq!((bill.yuan, refused), (yuan("0.6"), vec![2, 4]));
         assert_eq!(bill.budget_ends_at, Some(at("2026-11-23T12:00")));
+    }
+
+    #[test]
+    fn a_persons_budget_holds_for_what_that_person_is_charged_for() {
+        let zone = crate::calendar::zone(None);
+        let budgets = vec![
+            standing(1, "user", 7, "0.50", "0", "0"),
+            standing(2, "user", 8, "0.20", "0.20", "0"),
+            standing(3, "account", 9, "0", "0", "0"),
+        ];
+        let bill = |reserve: &str| {
+            let costs = Costs { rates: vec![rate("0.2", reserve)], budgets: budgets.clone() };
+            let messages = [
+                written(0, 7, "2026-11-23T10:00"),
+                written(1, 8, "2026-11-23T10:01"),
+                written(2, 7, "2026-11-23T10:02"),
+                written(3, 7, "2026-11-23T10:03"),
+                written(4, 6, "2026-11-23T10:04"),
+            ];
+            costs.bill(Uuid::nil(), &plan("5.00"), zone, messages.into_iter())
+        };
+        let (counted, refused) = bill("0.3");
+        assert_eq!((counted.yuan, refused), (yuan("0.6"), vec![1, 3]));
+        // What reserves nothing finds room as long as anything is left.
+        let (counted, refused) = bill("0");
+        assert_eq!((counted.yuan, refused), (yuan("0.8"), vec![1]));
     }
 }
