@@ -14,16 +14,20 @@ mod stage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use self::figures::{Course, day, is_open};
 use self::stage::{Stage, TEXTS};
 use crate::harness::{Platform, chaos, secs};
 
-/// How large it is. There is room on the last days: one message more or less on the days before does not make another one.
+/// How large it is. There is room on the last days: a few messages less on the days before do not make another one.
 struct Size {
     people: usize,
     accounts: usize,
+    /// People of the first account, which is new. The others have as many each.
+    of_new: usize,
     /// Of these, the last so many have people who write whenever they like.
     unruly: usize,
     messages: usize,
@@ -39,12 +43,13 @@ struct Size {
 
 /// Beside everything else that is tested.
 const SHORT: Size = Size {
-    people: 240,
+    people: 200,
     accounts: 6,
+    of_new: 50,
     unruly: 1,
     messages: 2,
-    per_account: 30,
-    strangers: 14,
+    per_account: 24,
+    strangers: 11,
     workers: 3,
     kill_every: Duration::from_millis(1500),
     patience: secs(240),
@@ -54,6 +59,7 @@ const SHORT: Size = Size {
 const LONG: Size = Size {
     people: 10_000,
     accounts: 20,
+    of_new: 500,
     unruly: 2,
     messages: 3,
     per_account: 300,
@@ -155,6 +161,10 @@ async fn a_campaign_goes_as_it_was_rehearsed_while_workers_are_killed() {
     }
 
     // Nothing after an answer: both are written under the enrollment's lock.
+    let mut said: BTreeMap<Uuid, Vec<DateTime<Utc>>> = BTreeMap::new();
+    for step in course.steps.iter().filter(|step| step.left()) {
+        said.entry(step.contact_id).or_default().extend(step.sent_at);
+    }
     let (mut replied, mut opted_out) = (0, 0);
     for way in &course.ways {
         assert!(way.finished_at.is_some(), "{way:?}");
@@ -167,19 +177,19 @@ async fn a_campaign_goes_as_it_was_rehearsed_while_workers_are_killed() {
             Some("opted_out") => opted_out += 1,
             _ => replied += 1,
         }
-        let own = course.steps.iter().filter(|step| step.contact_id == way.contact_id && step.left());
-        let late = own.filter(|step| step.sent_at.is_some_and(|at| at > silent_from)).count();
+        let own = said.get(&way.contact_id).into_iter().flatten();
+        let late = own.filter(|at| **at > silent_from).count();
         assert_eq!(late, 0, "{way:?}");
     }
     assert!(replied > 0 && opted_out > 0, "{written} have written");
 
     // As it was rehearsed.
     let same = course.compare(&foreseen, &stage, bottleneck, &went_wrong);
-    let (said, ended) = (rehearsed.ends_at.expect("an end"), course.ends_at());
+    let (ends, ended) = (rehearsed.ends_at.expect("an end"), course.ends_at());
     let share =
-        (ended - said).num_milliseconds().abs() as f64 * 100.0 / (said - begins).num_milliseconds() as f64;
+        (ended - ends).num_milliseconds().abs() as f64 * 100.0 / (ends - begins).num_milliseconds() as f64;
     chaos::report(&format!(
-        "accord: {} people over {} accounts, {} messages rehearsed in {took:.1?}; end foreseen {said:.0?}, real {ended:.0?} \
+        "accord: {} people over {} accounts, {} messages rehearsed in {took:.1?}; end foreseen {ends:.0?}, real {ended:.0?} \
          ({share:.2} % off); {} of {} days of accounts the same, {} messages on another day, {} at most\n\
          {kills} workers killed in {lasted:.0?}; {} messages sent, {unknown} unknown, {failed} failed; {replied} people answered, \
          {opted_out} opted out; of the new account {}\n",
@@ -193,10 +203,10 @@ async fn a_campaign_goes_as_it_was_rehearsed_while_workers_are_killed() {
         course.by_day().values().sum::<u32>(),
         same.of_new,
     ));
-    assert!(share <= 2.0, "foreseen {said}, ended {ended}");
+    assert!(share <= 2.0, "foreseen {ends}, ended {ended}");
     assert_eq!(course.last_account(), bottleneck);
     // Whose step met a death comes behind the others, and where a cap is full by then, on another day, as does what follows.
-    assert!(same.moved * 20 <= same.messages && same.most <= 3.max(size.per_account / 10), "{same:?}");
+    assert!(same.moved * 20 <= same.messages && same.most <= 5.max(size.per_account / 10), "{same:?}");
     assert!(failed * 50 <= course.steps.len(), "{failed} messages failed");
     assert!(kills > 3);
 }

@@ -330,10 +330,14 @@ impl Stage {
     }
 }
 
-/// Everybody, the accounts in turn. Every other one has written before, and of these some answer.
+/// Everybody. Every other one has written before, and of these some answer.
 fn people(size: &Size) -> BTreeMap<Uuid, Person> {
     let person = |number: usize| {
-        let (account, nth) = (number % size.accounts, number / size.accounts);
+        let others = size.accounts - 1;
+        let (account, nth) = match number.checked_sub(size.of_new) {
+            None => (0, number),
+            Some(number) => (1 + number % others, number / others),
+        };
         let is_ruly = account < size.accounts - size.unruly;
         let (known, answers) = (nth % 2 == 0, is_ruly && nth % 20 == 0);
         let drawn = |id: &Uuid| (order(*id) % 1000 < u64::from(ANSWERING)) == answers;
