@@ -193,7 +193,7 @@ pub struct Sender {
     /// Campaign messages that wait in its lane.
     #[diesel(sql_type = BigInt)]
     pub waiting: i64,
-    /// Contacts who never answered to whom it has written today.
+    /// Contacts who never answered to whom it has written today, or for whom a message waits.
     #[diesel(sql_type = BigInt)]
     pub new_contacts: i64,
 }
@@ -210,10 +210,12 @@ pub async fn senders(
              a.api_calls_per_hour, COALESCE(a.token_key, '') AS token_key,
              (SELECT count(*) FROM sop_steps s WHERE s.account_id = a.id AND s.sent_at >= $3) AS sent,
              (SELECT count(*) FROM sop_steps s WHERE s.account_id = a.id AND s.state = 'due') AS waiting,
-             (SELECT count(DISTINCT s.contact_id) FROM sop_steps s JOIN contacts k ON k.id = s.contact_id
-                 WHERE s.account_id = a.id AND s.sent_at >= $3
-                   AND NOT EXISTS (SELECT FROM conversations c WHERE c.account_id = s.account_id AND c.peer_wxid = k.wxid
-                       AND c.last_inbound_at IS NOT NULL)) AS new_contacts
+             (SELECT count(*) FROM (
+                     SELECT s.contact_id FROM sop_steps s WHERE s.account_id = a.id AND s.sent_at >= $3
+                     UNION SELECT s.contact_id FROM sop_steps s WHERE s.account_id = a.id AND s.state = 'due') w
+                 JOIN contacts k ON k.id = w.contact_id
+                 WHERE NOT EXISTS (SELECT FROM conversations c WHERE c.account_id = a.id AND c.peer_wxid = k.wxid
+                     AND c.last_inbound_at IS NOT NULL)) AS new_contacts
          FROM wechat_accounts a WHERE a.id = ANY($1) AND a.organization_id = $2 ORDER BY a.id",
     )
     .bind::<Array<SqlUuid>, _>(accounts)

@@ -25,15 +25,24 @@ pub(super) struct Waiting {
     pub(super) reached: DateTime<Utc>,
 }
 
+/// Somebody who was put off, and is due when all others are who were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct PutOff {
+    reached: DateTime<Utc>,
+    id: Uuid,
+    who: usize,
+    /// When the message was due before.
+    due: DateTime<Utc>,
+}
+
 /// A place in the order of a line.
 pub(super) type Place = (DateTime<Utc>, DateTime<Utc>, Uuid);
 
 /// Those who wait.
 pub(super) struct Line {
     coming: BinaryHeap<Reverse<Waiting>>,
-    /// Who was put off, by when they came to the step.
-    put_off: BinaryHeap<Reverse<(DateTime<Utc>, Uuid, usize, DateTime<Utc>)>>,
-    /// Until when.
+    put_off: BinaryHeap<Reverse<PutOff>>,
+    /// Until when they were put off.
     until: DateTime<Utc>,
 }
 
@@ -48,7 +57,7 @@ impl Line {
 
     /// Returns the place of who is first.
     pub(super) fn first(&self) -> Option<Place> {
-        let put_off = self.put_off.peek().map(|Reverse((reached, id, ..))| (self.until, *reached, *id));
+        let put_off = self.put_off.peek().map(|Reverse(next)| (self.until, next.reached, next.id));
         let coming = self.coming.peek().map(|Reverse(next)| (next.due, next.rested, next.id));
         put_off.into_iter().chain(coming).min()
     }
@@ -60,7 +69,7 @@ impl Line {
             Some(Reverse(next)) if (next.due, next.rested, next.id) == first => {
                 self.coming.pop().map(|Reverse(next)| (next.who, next.due))
             }
-            _ => self.put_off.pop().map(|Reverse((.., who, due))| (who, due)),
+            _ => self.put_off.pop().map(|Reverse(next)| (next.who, next.due)),
         }
     }
 
@@ -68,7 +77,8 @@ impl Line {
     pub(super) fn put_off(&mut self, until: DateTime<Utc>) {
         self.until = self.until.max(until);
         while let Some(Reverse(next)) = self.coming.peek().filter(|Reverse(next)| next.due < self.until) {
-            self.put_off.push(Reverse((next.reached, next.id, next.who, next.due)));
+            let Waiting { reached, id, who, due, .. } = *next;
+            self.put_off.push(Reverse(PutOff { reached, id, who, due }));
             self.coming.pop();
         }
     }
@@ -76,7 +86,7 @@ impl Line {
     /// Takes everybody out of the line.
     pub(super) fn leave(&mut self) -> Vec<usize> {
         let coming = self.coming.drain().map(|Reverse(next)| next.who);
-        let put_off = self.put_off.drain().map(|Reverse((_, _, who, _))| who);
+        let put_off = self.put_off.drain().map(|Reverse(next)| next.who);
         coming.chain(put_off).collect()
     }
 }
